@@ -1,0 +1,59 @@
+"""The catalogue of passes, in run order."""
+
+from __future__ import annotations
+
+if __name__ != "structopt_onnx.passes":
+    raise ImportError("import structopt_onnx.passes: a second copy of the passes must not exist")
+
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING
+
+from structopt_onnx.passes.cleanup.fold_constants import FoldConstants
+from structopt_onnx.passes.cleanup.fold_weight_layout import FoldWeightLayout
+from structopt_onnx.passes.cleanup.normalize import Normalize
+from structopt_onnx.passes.cleanup.remove_identities import RemoveIdentities
+from structopt_onnx.passes.cleanup.share_subexpressions import ShareSubexpressions
+from structopt_onnx.passes.low_rank.factor_matmul import FactorMatmul
+from structopt_onnx.passes.sharing.share_initializers import ShareInitializers
+
+from structopt_onnx.errors import UsageError
+from structopt_onnx.rewriting.passes import Cleanup, Pass
+
+if TYPE_CHECKING:
+    from structopt_onnx.rewriting.passes import Step
+
+OWN: tuple[type[Step], ...] = (
+    Normalize,
+    RemoveIdentities,
+    ShareInitializers,
+    FoldConstants,
+    FoldWeightLayout,
+    ShareSubexpressions,
+    FactorMatmul,
+)
+GROUP = "structopt_onnx.passes"
+
+
+def catalogue() -> dict[str, type[Step]]:
+    """Return every step by name: this package's in run order, then those of other packages.
+
+    Another package offers a pass through the entry-point group ``structopt_onnx.passes``; the
+    entry point loads a subclass of `Pass` or `Cleanup`.
+
+    Raises
+    ------
+    UsageError
+        When an entry point does not load such a class, or takes a name already there.
+    """
+    found: dict[str, type[Step]] = {step.name: step for step in OWN}
+    for entry in entry_points(group=GROUP):
+        try:
+            step = entry.load()
+        except Exception as error:
+            raise UsageError(f"third-party pass '{entry.name}' does not load: {error}") from error
+        if not (isinstance(step, type) and issubclass(step, (Pass, Cleanup))):
+            raise UsageError(f"third-party pass '{entry.name}' is no Pass: {entry.value}")
+        if step.name in found:
+            raise UsageError(f"third-party pass '{entry.name}' takes the name '{step.name}'")
+        found[step.name] = step
+    return found
