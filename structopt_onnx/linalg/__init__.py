@@ -1,0 +1,1 @@
+"""Factorizations on plain arrays; no ONNX in here."""
