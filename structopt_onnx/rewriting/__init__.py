@@ -1,0 +1,1 @@
+"""Passes, gates, costs, the planner and the manager."""

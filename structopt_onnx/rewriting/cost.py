@@ -1,0 +1,145 @@
+"""What a graph costs: parameters, bytes, multiply-accumulates, nodes and predicted seconds."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import onnx_ir as ir
+
+from structopt_onnx.model.scope import scopes, subgraphs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from structopt_onnx.model.facts import Facts
+
+Objective = Literal["time", "bytes", "macs", "parameters"]
+Dims = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Cost of some nodes and weights.
+
+    Parameters
+    ----------
+    parameters
+        Elements of floating-point initializers.
+    bytes
+        Bytes of all initializers.
+    macs
+        Multiply-accumulate operations of one run.
+    nodes
+        Operators.
+    seconds
+        Predicted time of one run on the target; None where nothing can be said.
+    """
+
+    parameters: int = 0
+    bytes: int = 0
+    macs: int = 0
+    nodes: int = 0
+    seconds: float | None = None
+
+    def __add__(self, other: Cost) -> Cost:
+        seconds = (
+            None
+            if self.seconds is None and other.seconds is None
+            else (self.seconds or 0.0) + (other.seconds or 0.0)
+        )
+        return Cost(
+            self.parameters + other.parameters,
+            self.bytes + other.bytes,
+            self.macs + other.macs,
+            self.nodes + other.nodes,
+            seconds,
+        )
+
+    def of(self, objective: Objective) -> float:
+        """Return the figure that an objective minimizes."""
+        if objective == "time":
+            return self.macs if self.seconds is None else self.seconds
+        return {"bytes": self.bytes, "macs": self.macs, "parameters": self.parameters}[objective]
+
+
+def node_macs(
+    op_type: str,
+    attributes: Mapping[str, ir.Attr],
+    inputs: Sequence[Dims | None],
+    outputs: Sequence[Dims | None],
+) -> int:
+    """Count the multiply-accumulates of one node; 0 for operators without weights' products.
+
+    Parameters
+    ----------
+    op_type
+        Operator of the default domain.
+    attributes
+        Its attributes.
+    inputs, outputs
+        Concrete shapes; None where unknown, which makes the count 0.
+    """
+    if len(inputs) < 2 or inputs[0] is None or inputs[1] is None or not outputs:  # noqa: PLR2004
+        return 0
+    x, w = inputs[0], inputs[1]
+    y = outputs[0]
+    if op_type in {"LSTM", "GRU", "RNN"} and len(x) == 3 and len(w) == 3:  # noqa: PLR2004
+        directions, gates, features = w
+        recurrent = inputs[2]
+        hidden = recurrent[2] if len(inputs) > 2 and recurrent is not None else 0  # noqa: PLR2004
+        return x[0] * x[1] * directions * gates * (features + hidden)
+    if op_type == "ConvTranspose":
+        return math.prod(x) * math.prod(w[1:])
+    if y is None:
+        return 0
+    if op_type in {"Conv", "ConvInteger", "QLinearConv"}:
+        return math.prod(y) * math.prod(w[1:])
+    if op_type == "Gemm":
+        transposed = "transA" in attributes and bool(attributes["transA"].as_int())
+        return math.prod(y) * x[0 if transposed else 1]
+    if op_type in {"MatMul", "MatMulInteger"} and x:
+        return math.prod(y) * x[-1]
+    return 0
+
+
+def weight_cost(weights: Iterable[ir.TensorProtocol]) -> Cost:
+    """Return parameters and bytes of distinct tensors."""
+    total = Cost()
+    for tensor in weights:
+        floating = tensor.dtype.is_floating_point()
+        total += Cost(parameters=tensor.size if floating else 0, bytes=tensor.nbytes)
+    return total
+
+
+def graph_cost(model: ir.Model, facts: Facts) -> Cost:
+    """Return the static cost of a whole model, subgraphs and functions included.
+
+    A subgraph's operations are counted once, a function's body once, whatever the number of
+    iterations or calls.
+    """
+    total = Cost()
+    for scope in scopes(model):
+        total += weight_cost(
+            value.const_value
+            for value in scope.graph.initializers.values()
+            if value.const_value is not None
+        )
+        for node in scope.graph:
+            total += Cost(macs=_macs_of(node, facts), nodes=1)
+            for attribute in node.attributes.values():
+                if node.op_type == "Constant" and attribute.type == ir.AttributeType.TENSOR:
+                    total += weight_cost([attribute.as_tensor()])
+    return total
+
+
+def _macs_of(node: ir.Node, facts: Facts) -> int:
+    if node.domain != "" or any(True for _ in subgraphs(node)):
+        return 0
+    return node_macs(
+        node.op_type,
+        node.attributes,
+        [facts.concrete(value) for value in node.inputs],
+        [facts.concrete(value) for value in node.outputs],
+    )

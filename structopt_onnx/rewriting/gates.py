@@ -1,0 +1,107 @@
+"""Gates: policies that admit or refuse a patch that is legal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Protocol
+
+from structopt_onnx.rewriting.passes import Cleanup, Pass, Refusal, Step
+from structopt_onnx.rewriting.patch_cost import patch_cost
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from structopt_onnx.model.facts import Facts
+    from structopt_onnx.model.patch import Patch
+    from structopt_onnx.rewriting.cost import Objective
+    from structopt_onnx.rewriting.target import Target
+
+
+class Gate(Protocol):
+    """A policy on patches; `patch` is None for a library clean-up step."""
+
+    def admit(self, step: Step, patch: Patch | None, facts: Facts) -> Refusal | None:
+        """Return None to admit, or why not."""
+        ...
+
+
+@dataclass(frozen=True)
+class MustPay:
+    """Refuse a patch that does not lower (cost by the objective, nodes) lexicographically.
+
+    Passes marked canonical are let through; so are library steps, which the manager measures.
+    """
+
+    target: Target
+    objective: Objective = "time"
+
+    def admit(self, step: Step, patch: Patch | None, facts: Facts) -> Refusal | None:
+        """Return None to admit, or why not."""
+        if patch is None or (isinstance(step, Pass) and step.canonical):
+            return None
+        before, after = patch_cost(patch, facts, self.target)
+        was = (before.of(self.objective), before.nodes, before.bytes)
+        becomes = (after.of(self.objective), after.nodes, after.bytes)
+        if becomes < was:
+            return None
+        detail = f"{self.objective} {was[0]:.3g} -> {becomes[0]:.3g}"
+        return Refusal("does-not-pay", detail, patch.anchor.name or "")
+
+
+@dataclass(frozen=True)
+class NameFilter:
+    """Admit only patches about nodes that match `only` (when given) and none of `skip`.
+
+    Patterns are shell globs over node names. A library step can't be held to single nodes and
+    is left out while a filter is set.
+    """
+
+    only: Sequence[str] = ()
+    skip: Sequence[str] = ()
+
+    def admit(self, step: Step, patch: Patch | None, facts: Facts) -> Refusal | None:
+        """Return None to admit, or why not."""
+        del facts
+        if not self.only and not self.skip:
+            return None
+        if patch is None:
+            return Refusal("name-filter", "library step left out by --only/--skip", step.name)
+        names = {node.name or "" for node in patch.removed()} | {patch.anchor.name or ""}
+        chosen = not self.only or any(fnmatchcase(n, p) for n in names for p in self.only)
+        skipped = any(fnmatchcase(n, p) for n in names for p in self.skip)
+        if chosen and not skipped:
+            return None
+        return Refusal("name-filter", "left out by --only/--skip", patch.anchor.name or "")
+
+
+@dataclass
+class Fuel:
+    """Admit this many patches (a library step counts as one), then none; None is no limit."""
+
+    limit: int | None = None
+    used: int = field(default=0, init=False)
+
+    def admit(self, step: Step, patch: Patch | None, facts: Facts) -> Refusal | None:
+        """Return None to admit, or why not."""
+        del facts
+        if self.limit is None or self.used < self.limit:
+            self.used += 1
+            return None
+        name = step.name if isinstance(step, Cleanup) or patch is None else patch.anchor.name or ""
+        return Refusal("out-of-fuel", f"{self.limit} patches were allowed", name)
+
+
+@dataclass(frozen=True)
+class Deny:
+    """Refuse the named passes; a replay leaves out this way what was rolled back."""
+
+    passes: frozenset[str]
+
+    def admit(self, step: Step, patch: Patch | None, facts: Facts) -> Refusal | None:
+        """Return None to admit, or why not."""
+        del facts
+        if step.name not in self.passes:
+            return None
+        where = (patch.anchor.name or "") if patch is not None else step.name
+        return Refusal("rolled-back", f"{step.name} was rolled back", where)

@@ -1,0 +1,58 @@
+"""Targets: where a model will run and what work costs there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from structopt_onnx.rewriting.cost import Cost
+
+
+class Target(Protocol):
+    """What the rewriting room asks of a target."""
+
+    @property
+    def name(self) -> str:
+        """What the user calls it."""
+        ...
+
+    @property
+    def rank_multiple(self) -> int:
+        """Ranks at other values cost as much as the next multiple."""
+        ...
+
+    def seconds(self, cost: Cost) -> float:
+        """Predict the time of one run of a region with this static cost."""
+        ...
+
+
+@dataclass(frozen=True)
+class CpuTarget:
+    """onnxruntime's CPU provider, one thread, by a static roofline.
+
+    A region takes the longer of its arithmetic and of reading its weights, plus a fixed time
+    per operator. Micro-benchmarks of single Gemms set the constants: see
+    ``benchmarks/cpu_constants.py``.
+
+    Parameters
+    ----------
+    rank_multiple
+        Ranks at other values cost as much as the next multiple (one SIMD register of float32).
+    macs_per_second, bytes_per_second, seconds_per_node
+        Throughput of products, throughput of reading weights, and overhead per operator.
+    """
+
+    name: str = "cpu"
+    rank_multiple: int = 8
+    macs_per_second: float = 5.5e10
+    bytes_per_second: float = 6e10
+    seconds_per_node: float = 4e-7
+
+    def seconds(self, cost: Cost) -> float:
+        """Predict the time of one run of a region with this static cost."""
+        work = max(cost.macs / self.macs_per_second, cost.bytes / self.bytes_per_second)
+        return work + cost.nodes * self.seconds_per_node
+
+
+TARGETS: dict[str, Target] = {"cpu": CpuTarget()}
