@@ -1,0 +1,160 @@
+"""How a session is opened, the same way for every caller; imports onnxruntime, nothing heavier."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import onnxruntime as ort
+
+from structopt_onnx.errors import ModelError, StructoptError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+_LOG_ERRORS_ONLY = 4
+_UNKNOWN_OPERATOR = ("is not a registered function/op", "No Op registered for", "Unknown domain")
+
+
+@dataclass(frozen=True)
+class Provider:
+    """An execution provider of onnxruntime and its options."""
+
+    name: str
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
+CPU = Provider("CPUExecutionProvider")
+
+
+@dataclass(frozen=True)
+class SessionSettings:
+    """What decides how a session runs.
+
+    Attributes
+    ----------
+    optimize
+        All of onnxruntime's graph optimizations, or none of them.
+    threads
+        Threads inside one operator; operators always run one after the other.
+    spinning
+        Whether idle threads spin; off, they cost no CPU time that is not the model's.
+    libraries
+        Shared libraries with custom operators.
+    provider
+        The execution provider.
+    profile_prefix
+        Where to write onnxruntime's profile; `None` for no profile.
+    """
+
+    optimize: bool = True
+    threads: int = 1
+    spinning: bool = True
+    libraries: tuple[Path, ...] = ()
+    provider: Provider = CPU
+    profile_prefix: Path | None = None
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's own text, or its class where it has none."""
+    lines = str(error).strip().splitlines()
+    return lines[0].strip() if lines else type(error).__name__
+
+
+@contextmanager
+def naming(model: str, doing: str) -> Iterator[None]:
+    """Turn whatever onnxruntime raises inside into a `ModelError` that names the model.
+
+    Parameters
+    ----------
+    model
+        The model's name, for the message.
+    doing
+        What failed: "load" or "run".
+
+    Raises
+    ------
+    ModelError
+        With the first line of onnxruntime's text, and the remedy where one is known.
+    """
+    try:
+        yield
+    except StructoptError:
+        raise
+    except Exception as error:
+        text = first_line(error)
+        remedy = ""
+        if any(mark in text for mark in _UNKNOWN_OPERATOR):
+            remedy = "; pass the shared library that has this operator with --ort-library"
+        raise ModelError(f"{model}: onnxruntime can't {doing} it: {text}{remedy}") from error
+
+
+def session_options(settings: SessionSettings) -> ort.SessionOptions:
+    """Build onnxruntime's options.
+
+    Raises
+    ------
+    UsageError
+        If a custom operator library can't be loaded, or the thread count is not positive.
+    """
+    if settings.threads < 1:
+        raise UsageError(f"threads must be at least 1, not {settings.threads}")
+    options = ort.SessionOptions()
+    options.log_severity_level = _LOG_ERRORS_ONLY
+    options.intra_op_num_threads = settings.threads
+    options.inter_op_num_threads = 1
+    levels = ort.GraphOptimizationLevel
+    options.graph_optimization_level = (
+        levels.ORT_ENABLE_ALL if settings.optimize else levels.ORT_DISABLE_ALL
+    )
+    if not settings.spinning:
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if settings.profile_prefix is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(settings.profile_prefix)
+    for library in settings.libraries:
+        try:
+            options.register_custom_ops_library(str(library))
+        except Exception as error:
+            raise UsageError(
+                f"{library}: not a library of custom operators: {first_line(error)}"
+            ) from error
+    return options
+
+
+def open_session(
+    source: Path | bytes, name: str, settings: SessionSettings
+) -> ort.InferenceSession:
+    """Open a session on the provider asked for, without onnxruntime's silent fallback.
+
+    Parameters
+    ----------
+    source
+        A model file, or a serialized model without external data.
+    name
+        What to call the model in an error.
+    settings
+        How it shall run.
+
+    Raises
+    ------
+    ModelError
+        If the file is missing or onnxruntime refuses the model.
+    UsageError
+        If a custom operator library can't be loaded.
+    """
+    if isinstance(source, Path) and not source.is_file():
+        raise ModelError(f"{name}: no such model file")
+    options = session_options(settings)
+    with naming(name, "load"):
+        session = ort.InferenceSession(
+            str(source) if isinstance(source, Path) else source,
+            options,
+            providers=[(settings.provider.name, dict(settings.provider.options))],
+            enable_fallback=0,
+        )
+    # A failing provider must fail: never a run that quietly happened elsewhere.
+    session.disable_fallback()
+    return session
