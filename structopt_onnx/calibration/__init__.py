@@ -1,0 +1,1 @@
+"""Sample inputs and activation statistics."""

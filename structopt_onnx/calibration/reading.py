@@ -1,0 +1,196 @@
+"""Where sample arrays come from: npz archives, folders, ONNX test data sets, Python factories."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+
+from structopt_onnx.errors import DataError, StructoptError, UsageError
+
+if TYPE_CHECKING:
+    from structopt_onnx.calibration.layout import Array
+
+SOURCE = "__source__"
+
+_FACTORY = re.compile(r"(?P<module>[A-Za-z_]\w*(\.[A-Za-z_]\w*)*):(?P<name>[A-Za-z_]\w*)")
+_INPUT_FILE = re.compile(r"input_(\d+)\.pb")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Arrays that came together.
+
+    Parameters
+    ----------
+    label
+        What to call them in messages.
+    arrays
+        One array per input.
+    whole
+        Every array is one run's input as it is.
+    sources
+        Where each sample is from, or one name for all; None when the data does not say.
+    """
+
+    label: str
+    arrays: Mapping[str, Array]
+    whole: bool = False
+    sources: Array | str | None = None
+
+
+def origin_of(data: object) -> str:
+    """Return what the report calls the data: the file's or factory's name."""
+    if isinstance(data, Path):
+        return data.name
+    if isinstance(data, str):
+        return data if _factory(data) else Path(data).name
+    return "arrays in memory"
+
+
+def read(data: object, names: Sequence[str]) -> list[Batch]:
+    """Read everything that the user's calibration argument stands for.
+
+    Parameters
+    ----------
+    data
+        Path of an npz file or of a folder, `module:factory`, a mapping of arrays, or an iterable
+        of feeds.
+    names
+        The model's inputs in order; ONNX test data sets number theirs.
+
+    Raises
+    ------
+    DataError
+        When a file or folder can't be read or holds nothing usable.
+    UsageError
+        When a factory can't be imported or fails.
+    """
+    if isinstance(data, str) and (match := _factory(data)):
+        return _call_factory(data, match["module"], match["name"])
+    if isinstance(data, str | Path):
+        path = Path(data)
+        return _read_folder(path, names) if path.is_dir() else [_read_npz(path)]
+    return _in_memory(data, origin_of(data))
+
+
+def _factory(text: str) -> re.Match[str] | None:
+    return None if Path(text).exists() else _FACTORY.fullmatch(text)
+
+
+def _in_memory(data: object, label: str) -> list[Batch]:
+    if isinstance(data, Mapping):
+        return [_with_sources(label, dict(data), None)]
+    if not isinstance(data, Iterable):
+        raise DataError(
+            f"{label}: expected a mapping of arrays or feeds, found {type(data).__name__}"
+        )
+    batches = []
+    for k, feeds in enumerate(data):
+        if not isinstance(feeds, Mapping):
+            raise DataError(
+                f"{label}: sample {k} is a {type(feeds).__name__}; expected a mapping from input "
+                "names to arrays"
+            )
+        batches.append(Batch(f"{label}, sample {k},", dict(feeds), whole=True))
+    return batches
+
+
+def _with_sources(label: str, arrays: dict[str, Array], source: str | None) -> Batch:
+    named = arrays.pop(SOURCE, None)
+    return Batch(label, arrays, sources=source if named is None else np.asarray(named))
+
+
+def _read_npz(path: Path, source: str | None = None) -> Batch:
+    try:
+        with path.open("rb") as file:
+            archive = np.load(file, allow_pickle=False)
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise DataError(
+                    f"{path}: not an npz archive; save one array per input with numpy.savez"
+                )
+            arrays: dict[str, Array] = dict(archive)
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such calibration file or folder") from error
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        cause = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(f"{path}: can't be read as npz: {cause}") from error
+    return _with_sources(str(path), arrays, source)
+
+
+def _read_folder(path: Path, names: Sequence[str]) -> list[Batch]:
+    archives = sorted(path.glob("*.npz"))
+    if archives:
+        return [_read_npz(archive, archive.stem) for archive in archives]
+    folders = sorted(
+        (f for f in path.glob("test_data_set_*") if f.is_dir()), key=lambda f: (len(f.name), f.name)
+    )
+    if not folders and any(_INPUT_FILE.fullmatch(f.name) for f in path.iterdir()):
+        folders = [path]
+    if not folders:
+        raise DataError(f"{path}: holds neither npz files nor test_data_set_* folders")
+    return [Batch(str(f), _read_test_data(f, names), whole=True) for f in folders]
+
+
+def _read_test_data(folder: Path, names: Sequence[str]) -> dict[str, Array]:
+    arrays: dict[str, Array] = {}
+    for file in sorted(folder.iterdir()):
+        match = _INPUT_FILE.fullmatch(file.name)
+        if match is None:
+            continue
+        number = int(match[1])
+        if number >= len(names):
+            raise DataError(f"{file}: the model has only {len(names)} inputs: {', '.join(names)}")
+        try:
+            arrays[names[number]] = onnx.numpy_helper.to_array(onnx.load_tensor(file))
+        except Exception as error:  # protobuf, file system and conversion errors share no base
+            raise DataError(f"{file}: can't be read as a tensor") from error
+    return arrays
+
+
+def _call_factory(label: str, module_name: str, name: str) -> list[Batch]:
+    with _importable_here():
+        try:
+            module = importlib.import_module(module_name)
+        except ModuleNotFoundError as error:
+            raise UsageError(f"{label}: no such file, and no module named {error.name}") from error
+        except Exception as error:  # the user's module may raise anything while it is imported
+            raise UsageError(f"{label}: import failed: {_told(error)}") from error
+        factory: Any = getattr(module, name, None)
+        if not callable(factory):
+            raise UsageError(
+                f"{label}: module {module_name} has no function {name}; it must return feeds or "
+                "arrays"
+            )
+        try:
+            # A generator runs the user's code here, not at the call.
+            return _in_memory(factory(), label)
+        except StructoptError:
+            raise
+        except Exception as error:  # the user's code may raise anything
+            raise UsageError(f"{label}: the factory failed: {_told(error)}") from error
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+
+
+@contextmanager
+def _importable_here() -> Iterator[None]:
+    here = str(Path.cwd())
+    sys.path.insert(0, here)
+    try:
+        yield
+    finally:
+        if here in sys.path:
+            sys.path.remove(here)

@@ -1,0 +1,228 @@
+"""Sample inputs of a model, cut lazily out of the user's arrays and split for honest errors."""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
+from typing import TYPE_CHECKING, overload
+
+import numpy as np
+
+from structopt_onnx.calibration.layout import Array, Feeds, Part, fit
+from structopt_onnx.calibration.reading import SOURCE, Batch, origin_of, read
+from structopt_onnx.errors import DataError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from structopt_onnx.runtime.session import TensorInfo
+
+_PARTS = 3
+
+
+class Samples(Sequence[Feeds]):
+    """Inputs of many runs; each feed is cut out when asked for.
+
+    Parameters
+    ----------
+    parts
+        The data.
+    origin
+        What the report calls the data: "calibration.npz", "synthetic".
+    synthetic
+        Whether the inputs were made up.
+    sources
+        Where each sample is from (speaker, recording, file), one entry per sample; None when the
+        data does not say.
+    blocked
+        Set on the results of `split` when neighbouring samples of one source may be on both sides
+        of a cut, so that errors measured on one part may be understated.
+    indices
+        Positions in the concatenated parts; all of them when None.
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[Part],
+        *,
+        origin: str,
+        synthetic: bool = False,
+        sources: Array | None = None,
+        blocked: bool = False,
+        indices: Array | None = None,
+    ) -> None:
+        self._parts = tuple(parts)
+        self._ends = list(accumulate(part.count for part in self._parts))
+        total = self._ends[-1] if self._ends else 0
+        self._indices = np.arange(total) if indices is None else indices
+        self._all_sources = sources
+        self.origin = origin
+        self.synthetic = synthetic
+        self.blocked = blocked
+
+    @property
+    def sources(self) -> Array | None:
+        """Source of each sample, or None when the data does not say."""
+        return None if self._all_sources is None else self._all_sources[self._indices]
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    @overload
+    def __getitem__(self, index: int) -> Feeds: ...
+    @overload
+    def __getitem__(self, index: slice) -> Samples: ...
+    def __getitem__(self, index: int | slice) -> Feeds | Samples:
+        if isinstance(index, slice):
+            return self.subset(range(*index.indices(len(self))))
+        part, row = self._locate(int(self._indices[index]))
+        return part.feed(row, row + 1)
+
+    def subset(self, indices: Sequence[int] | Array) -> Samples:
+        """Return some of the samples, in the order asked for; the data is shared."""
+        return self._with(self._indices[np.asarray(indices, dtype=np.intp)], blocked=self.blocked)
+
+    def batches(self, size: int) -> Iterator[Feeds]:
+        """Iterate over all samples in order, up to `size` of them per feed.
+
+        Samples are joined along axis 0 only where that is one run of the model: every input was
+        given as an array batched by single rows, and the model leaves all the first axes free
+        under one common name. Other samples come one by one, whatever the size.
+        """
+        start = 0
+        while start < len(self):
+            first = int(self._indices[start])
+            part, row = self._locate(first)
+            count = 1
+            if part.joinable:
+                most = min(size, len(self) - start, part.count - row)
+                while count < most and self._indices[start + count] == first + count:
+                    count += 1
+            yield part.feed(row, row + count)
+            start += count
+
+    def split(
+        self, fractions: tuple[float, float, float] = (0.6, 0.2, 0.2)
+    ) -> tuple[Samples, Samples, Samples]:
+        """Split into parts to fit on, to probe with, and to judge by; none is empty.
+
+        Whole sources go to one part where the data names at least three; otherwise the parts are
+        contiguous blocks, and `blocked` is set on them.
+
+        Raises
+        ------
+        DataError
+            With fewer than three samples.
+        """
+        if len(self) < _PARTS:
+            raise DataError(
+                f"{self.origin} holds {len(self)} samples; calibration needs at least {_PARTS} "
+                "(to fit on, to probe with, to judge by), better 50 or more"
+            )
+        sources = self.sources
+        names = [] if sources is None else list(dict.fromkeys(sources.tolist()))
+        if sources is None or len(names) < _PARTS:
+            cuts = _block_ends(len(self), fractions)
+            blocks = np.split(self._indices, cuts)
+            fit_on, probe, final = (self._with(block, blocked=True) for block in blocks)
+            return fit_on, probe, final
+        owner = _share_out([int((sources == name).sum()) for name in names], fractions)
+        part_of = dict(zip(names, owner, strict=True))
+        parts = np.array([part_of[source] for source in sources.tolist()])
+        fit_on, probe, final = (
+            self._with(self._indices[parts == k], blocked=False) for k in range(_PARTS)
+        )
+        return fit_on, probe, final
+
+    def _with(self, indices: Array, *, blocked: bool) -> Samples:
+        return Samples(
+            self._parts,
+            origin=self.origin,
+            synthetic=self.synthetic,
+            sources=self._all_sources,
+            blocked=blocked,
+            indices=indices,
+        )
+
+    def _locate(self, position: int) -> tuple[Part, int]:
+        k = bisect.bisect_right(self._ends, position)
+        return self._parts[k], position - (self._ends[k - 1] if k else 0)
+
+
+def load_samples(
+    data: str | Path | Mapping[str, Array] | Sequence[Feeds],
+    inputs: Sequence[TensorInfo],
+    *,
+    optional: Sequence[TensorInfo] = (),
+) -> Samples:
+    """Read the user's sample inputs and check them against the model.
+
+    Parameters
+    ----------
+    data
+        An npz file with one array per input (see `structopt_onnx.calibration.layout.fit` for how
+        samples lie in it) and, if wanted, `__source__` naming each sample's source; a folder of
+        npz files, one per source, or of ONNX `test_data_set_*` folders; `module:factory`, a
+        callable that returns such arrays or an iterable of feeds; or these objects themselves.
+    inputs
+        The model's inputs in order.
+    optional
+        Inputs that may be left out (initializers that can be overridden).
+
+    Raises
+    ------
+    DataError
+        When the data can't be read or does not fit the model.
+    UsageError
+        When a factory can't be imported or fails.
+    """
+    if isinstance(data, Samples):
+        return data
+    origin = origin_of(data)
+    batches = read(data, [info.name for info in inputs])
+    if not batches:
+        raise DataError(f"{origin} holds no samples")
+    parts = [fit(b.arrays, inputs, optional, origin=b.label, whole=b.whole) for b in batches]
+    return Samples(parts, origin=origin, sources=_sources(batches, parts))
+
+
+def _sources(batches: Sequence[Batch], parts: Sequence[Part]) -> Array | None:
+    if any(batch.sources is None for batch in batches):
+        return None
+    names = []
+    for batch, part in zip(batches, parts, strict=True):
+        named = batch.sources
+        if isinstance(named, np.ndarray):
+            if named.shape != (part.count,):
+                raise DataError(
+                    f"{batch.label}: {SOURCE} has shape {list(named.shape)}; expected one entry "
+                    f"for each of the {part.count} samples"
+                )
+            names.append(named.astype(str))
+        else:
+            names.append(np.full(part.count, named))
+    return np.concatenate(names)
+
+
+def _block_ends(count: int, fractions: tuple[float, float, float]) -> list[int]:
+    total = sum(fractions)
+    probe, final = (max(1, round(count * share / total)) for share in fractions[1:])
+    first = max(1, count - probe - final)
+    return [first, min(first + probe, count - 1)]
+
+
+def _share_out(sizes: Sequence[int], fractions: tuple[float, float, float]) -> list[int]:
+    """Give each source to the part that lacks most, the largest source first."""
+    total = sum(sizes) / sum(fractions)
+    lacking = [share * total for share in fractions]
+    owner = [0] * len(sizes)
+    empty = set(range(_PARTS))
+    order = sorted(range(len(sizes)), key=lambda k: -sizes[k])
+    for done, k in enumerate(order):
+        open_to = empty if len(sizes) - done == len(empty) else range(_PARTS)
+        part = max(open_to, key=lambda p: (lacking[p], -p))
+        owner[k] = part
+        lacking[part] -= sizes[k]
+        empty.discard(part)
+    return owner

@@ -1,0 +1,252 @@
+"""Activation moments of chosen tensors, streamed over sample inputs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeGuard
+
+import numpy as np
+
+from structopt_onnx.errors import DataError
+from structopt_onnx.linalg.moments import Moments, MomentsAccumulator
+from structopt_onnx.runtime.session import Session
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    import numpy.typing as npt
+    import onnx_ir as ir
+
+    from structopt_onnx.calibration.samples import Samples
+    from structopt_onnx.model.statistic import Statistic
+
+    Progress = Callable[[int, int], object]
+
+_DEFAULT_MAX_BYTES = 512 * 2**20
+
+
+def expose(model: ir.Model, names: Iterable[str]) -> ir.Model:
+    """Return a clone of a model with values of its main graph as further outputs.
+
+    Types and shapes are those that the model declares; where it declares none, the runtime infers
+    them. Names that are outputs already stay as they are.
+
+    Raises
+    ------
+    DataError
+        When a name is no value of the main graph: values in subgraphs and functions exist once
+        per call and can't be handed out.
+    """
+    clone = model.clone()
+    graph = clone.graph
+    present = {output.name for output in graph.outputs}
+    values = _main_values(clone)
+    for name in dict.fromkeys(names):
+        if name in present:
+            continue
+        if name not in values:
+            raise _not_in_main_graph(name)
+        graph.outputs.append(values[name])
+    return clone
+
+
+def gather(
+    model: ir.Model,
+    samples: Samples,
+    statistics: Collection[Statistic],
+    *,
+    threads: int = 1,
+    libraries: Sequence[Path] = (),
+    max_bytes: int = _DEFAULT_MAX_BYTES,
+    progress: Progress | None = None,
+) -> dict[Statistic, Moments]:
+    """Gather `stream_moments` into one mapping; the parameters are the same."""
+    return dict(
+        stream_moments(
+            model,
+            samples,
+            statistics,
+            threads=threads,
+            libraries=libraries,
+            max_bytes=max_bytes,
+            progress=progress,
+        )
+    )
+
+
+def stream_moments(
+    model: ir.Model,
+    samples: Samples,
+    statistics: Collection[Statistic],
+    *,
+    threads: int = 1,
+    libraries: Sequence[Path] = (),
+    max_bytes: int = _DEFAULT_MAX_BYTES,
+    progress: Progress | None = None,
+) -> Iterator[tuple[Statistic, Moments]]:
+    """Run a model over samples and yield the moments of chosen activations.
+
+    One pass over the samples serves as many statistics as fit into `max_bytes` together; more
+    take more passes. Memory is bounded by that, by one sample's activations and by the moments
+    the caller keeps, whatever the number of samples. Sums are in float64 for every dtype.
+
+    Parameters
+    ----------
+    model
+        The model; never changed.
+    samples
+        The inputs, run one by one.
+    statistics
+        What to gather. A statistic that nothing was observed of (an axis of size 0 in every
+        sample) is left out.
+    threads
+        Threads of the runtime.
+    libraries
+        Custom operator libraries.
+    max_bytes
+        Bound on accumulators held at once; a single larger one gets a pass of its own.
+    progress
+        Called after each run with the runs done and the runs planned.
+
+    Raises
+    ------
+    DataError
+        When a tensor is not in the main graph, holds no numbers, has no such axis, or is not
+        finite; names the tensor and the sample.
+    """
+    wanted = list(dict.fromkeys(statistics))
+    if not wanted or not len(samples):
+        return
+    values = _main_values(model)
+    for name in (name for statistic in wanted for name in statistic.values):
+        if name not in values:
+            raise _not_in_main_graph(name)
+    observer = _Observer(model, samples, wanted, threads=threads, libraries=libraries)
+    # Sizes decide how many fit together, and only a run is sure to know them.
+    groups = _groups(wanted, observer.sizes(), max_bytes)
+    planned = len(groups) * len(samples)
+    done = 0
+    for group in groups:
+        if group != wanted:
+            observer = _Observer(model, samples, group, threads=threads, libraries=libraries)
+        for number in range(len(samples)):
+            observer.observe(number)
+            done += 1
+            if progress is not None:
+                progress(done, planned)
+        for statistic in group:
+            accumulator = observer.accumulators.pop(statistic, None)
+            if accumulator is not None:
+                yield statistic, accumulator.moments()
+
+
+class _Observer:
+    """One opened model whose activations go into accumulators."""
+
+    def __init__(
+        self,
+        model: ir.Model,
+        samples: Samples,
+        statistics: Sequence[Statistic],
+        *,
+        threads: int,
+        libraries: Sequence[Path],
+    ) -> None:
+        fed = {value.name for value in model.graph.inputs}
+        names = dict.fromkeys(n for s in statistics for n in s.values if n not in fed)
+        # Where only inputs are observed nothing needs to run.
+        self._session = (
+            Session(model, outputs=tuple(names), threads=threads, libraries=libraries)
+            if names
+            else None
+        )
+        self._samples = samples
+        self._statistics = statistics
+        self.accumulators: dict[Statistic, MomentsAccumulator] = {}
+
+    def sizes(self) -> dict[Statistic, int]:
+        """Return the size of each feature axis, as the first sample shows it."""
+        arrays = self._run(0)
+        return {
+            s: max(a.shape[s.axis] for a in held)
+            for s in self._statistics
+            if (held := [a for n in s.values if _has_axis(a := arrays.get(n), s.axis)])
+        }
+
+    def observe(self, number: int) -> None:
+        """Run one sample and take what it shows."""
+        arrays = self._run(number)
+        sound: set[str] = set()
+        for statistic in self._statistics:
+            for name in statistic.values:
+                if name not in arrays:
+                    # An input that has a default and that the data leaves out: a constant.
+                    continue
+                where = f"{self._samples.origin}: tensor '{name}' of sample {number}"
+                if name not in sound:
+                    _check(arrays[name], where)
+                    sound.add(name)
+                self._update(statistic, arrays[name], where)
+
+    def _run(self, number: int) -> dict[str, Any]:
+        feeds = self._samples[number]
+        return feeds if self._session is None else feeds | self._session.run(feeds)
+
+    def _update(self, statistic: Statistic, array: npt.NDArray[Any], where: str) -> None:
+        axis = statistic.axis
+        if not _has_axis(array, axis):
+            raise DataError(f"{where} has rank {array.ndim} and no axis {axis}")
+        size = array.shape[axis]
+        if array.size == 0:
+            return
+        if statistic not in self.accumulators:
+            self.accumulators[statistic] = MomentsAccumulator(size)
+        accumulator = self.accumulators[statistic]
+        if accumulator.dimension != size:
+            raise DataError(
+                f"{where} has size {size} on axis {axis}, {accumulator.dimension} elsewhere"
+            )
+        accumulator.update(array, axis)
+
+
+def _check(array: object, where: str) -> None:
+    if not isinstance(array, np.ndarray) or array.dtype.kind in "OSUc":
+        raise DataError(f"{where} holds no real numbers")
+    if array.dtype.kind not in "iub" and not bool(np.isfinite(array).all()):
+        raise DataError(
+            f"{where} is not finite in the original model; leave the sample out or fix the input"
+        )
+
+
+def _has_axis(array: object, axis: int) -> TypeGuard[npt.NDArray[Any]]:
+    return isinstance(array, np.ndarray) and -array.ndim <= axis < array.ndim
+
+
+def _groups(
+    wanted: Sequence[Statistic], sizes: dict[Statistic, int], max_bytes: int
+) -> list[list[Statistic]]:
+    """Fill groups in order, so that statistics of neighbouring tensors share a pass."""
+    groups: list[list[Statistic]] = []
+    held = 0
+    for statistic in wanted:
+        needed = MomentsAccumulator.nbytes(sizes.get(statistic, 0))
+        if not groups or held + needed > max_bytes:
+            groups.append([])
+            held = 0
+        groups[-1].append(statistic)
+        held += needed
+    return groups
+
+
+def _main_values(model: ir.Model) -> dict[str, ir.Value]:
+    graph = model.graph
+    inside = (output for node in graph for output in node.outputs)
+    found = (*graph.inputs, *graph.initializers.values(), *inside)
+    return {value.name: value for value in found if value.name}
+
+
+def _not_in_main_graph(name: str) -> DataError:
+    return DataError(
+        f"tensor '{name}' is not in the model's main graph; activations inside subgraphs and "
+        "functions can't be gathered"
+    )

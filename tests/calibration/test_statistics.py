@@ -1,0 +1,231 @@
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from structopt_onnx.calibration.samples import load_samples
+from structopt_onnx.calibration.statistics import expose, gather, stream_moments
+from structopt_onnx.errors import DataError
+from structopt_onnx.linalg.moments import MomentsAccumulator
+from structopt_onnx.model.statistic import Statistic
+from structopt_onnx.runtime.session import Session
+
+RNG = np.random.default_rng(0)
+W = RNG.normal(size=(4, 3)).astype(np.float32)
+X = RNG.normal(size=(30, 4)).astype(np.float32) + 2
+H = np.maximum(X @ W, 0).astype(np.float64)
+
+
+def model_of(text, **weights):
+    head = '<ir_version: 9, opset_import: ["": 17]>\n'
+    model = ir.from_onnx_text(head + text)
+    for name, array in weights.items():
+        value = ir.Value(name=name, const_value=ir.tensor(array, name=name))
+        for node in model.graph:
+            for k, used in enumerate(node.inputs):
+                if used is not None and used.name == name:
+                    node.replace_input_with(k, value)
+        model.graph.register_initializer(value)
+    return model
+
+
+def mlp():
+    return model_of(
+        """g (float[N, 4] x) => (float[N, 3] y)
+        { m = MatMul(x, w) h = Relu(m) y = Neg(h) }""",
+        w=W,
+    )
+
+
+def samples_for(model, data):
+    return load_samples(data, Session(model).inputs)
+
+
+def gathered(model, data, *statistics, **options):
+    return gather(model, samples_for(model, data), statistics, **options)
+
+
+def cov(rows):
+    return np.cov(rows, rowvar=False, ddof=0)
+
+
+def test_moments_of_inputs_inner_values_and_outputs_in_one_pass():
+    wanted = [Statistic((name,), -1) for name in ("x", "h", "y")]
+    runs = []
+    found = gathered(mlp(), {"x": X}, *wanted, progress=lambda *p: runs.append(p))
+    assert runs == [(k + 1, 30) for k in range(30)]
+    for statistic, rows in zip(wanted, (X.astype(np.float64), H, -H), strict=True):
+        assert found[statistic].count == 30
+        np.testing.assert_allclose(found[statistic].mean, rows.mean(axis=0), atol=1e-5)
+        np.testing.assert_allclose(found[statistic].covariance, cov(rows), atol=1e-5)
+
+
+def test_the_model_is_not_changed():
+    model = mlp()
+    before = ir.to_proto(model).SerializeToString()
+    gathered(model, {"x": X}, Statistic(("h",), -1))
+    assert ir.to_proto(model).SerializeToString() == before
+
+
+def test_pooled_tensors_count_together():
+    model = model_of(
+        """g (float[N, 4] x) => (float[N, 3] b)
+        { a = MatMul(x, w) z = Neg(x) b = MatMul(z, w) }""",
+        w=W,
+    )
+    pooled = Statistic(("a", "b"), 1)
+    found = gathered(model, {"x": X}, pooled)[pooled]
+    rows = np.concatenate([X @ W, -X @ W]).astype(np.float64)
+    assert found.count == 60
+    np.testing.assert_allclose(found.covariance, cov(rows), atol=1e-4)
+    np.testing.assert_allclose(found.mean, 0, atol=1e-6)
+
+
+def test_channels_of_a_convolution_pool_positions_of_every_size():
+    model = model_of(
+        "g (float[N, 2, H, V] x) => (float[N, 3, A, B] y) { c = Conv(x, k) y = Relu(c) }",
+        k=RNG.normal(size=(3, 2, 3, 3)).astype(np.float32),
+    )
+    data = [
+        {"x": RNG.normal(size=(n, 2, s, 7)).astype(np.float32)} for n, s in ((1, 5), (2, 8), (1, 3))
+    ]
+    statistic = Statistic(("c",), 1)
+    found = gathered(model, data, statistic)[statistic]
+    session = Session(model, outputs=("c",))
+    rows = np.concatenate(
+        [np.moveaxis(session.run(feed)["c"], 1, -1).reshape(-1, 3) for feed in data]
+    ).astype(np.float64)
+    assert found.count == len(rows) == (3 + 2 * 6 + 1) * 5
+    np.testing.assert_allclose(found.covariance, cov(rows), atol=1e-5)
+
+
+def test_half_precision_accumulates_in_double_precision():
+    model = model_of("g (float16[N, 2] x) => (float16[N, 2] y) { h = Neg(x) y = Neg(h) }")
+    x = np.full((4000, 2), 60_000, np.float16)
+    x[::2] = 59_968
+    statistic = Statistic(("h",), -1)
+    found = gathered(model, {"x": x}, statistic)[statistic]
+    assert found.mean.tolist() == [-59_984, -59_984]
+    np.testing.assert_allclose(found.covariance, 256.0)
+
+
+def test_groups_keep_within_the_bound_and_change_nothing():
+    wanted = [Statistic((name,), -1) for name in ("x", "m", "h", "y")]
+    whole = gathered(mlp(), {"x": X}, *wanted)
+    runs = []
+    small = gathered(mlp(), {"x": X}, *wanted, max_bytes=1, progress=lambda *p: runs.append(p))
+    assert runs[-1] == (120, 120)
+    pair = MomentsAccumulator.nbytes(4) + MomentsAccumulator.nbytes(3)
+    paired = gathered(mlp(), {"x": X}, *wanted, max_bytes=pair, progress=lambda *p: runs.append(p))
+    assert runs[-1] == (60, 60)
+    assert list(small) == list(paired) == list(whole) == wanted
+    for statistic in wanted:
+        np.testing.assert_array_equal(small[statistic].covariance, whole[statistic].covariance)
+        np.testing.assert_array_equal(paired[statistic].covariance, whole[statistic].covariance)
+
+
+def test_undeclared_sizes_are_observed_before_grouping():
+    model = mlp()
+    for node in model.graph:
+        node.outputs[0].shape = None
+    runs = []
+    wanted = [Statistic((name,), 1) for name in ("m", "h")]
+    found = gathered(
+        model,
+        {"x": X},
+        *wanted,
+        max_bytes=MomentsAccumulator.nbytes(3),
+        progress=lambda *p: runs.append(p),
+    )
+    assert runs[-1] == (60, 60)
+    assert found[wanted[1]].covariance.shape == (3, 3)
+
+
+def test_a_stream_yields_group_by_group():
+    samples = samples_for(mlp(), {"x": X})
+    runs = []
+    stream = stream_moments(
+        mlp(),
+        samples,
+        [Statistic((name,), -1) for name in ("h", "y")],
+        max_bytes=1,
+        progress=lambda *p: runs.append(p),
+    )
+    next(stream)
+    assert runs[-1] == (30, 60)
+
+
+def test_values_that_are_not_finite_name_tensor_and_sample():
+    model = model_of("g (float[N, 2] x) => (float[N, 2] y) { l = Log(x) y = Neg(l) }")
+    x = np.ones((5, 2), np.float32)
+    x[3, 1] = 0
+    with pytest.raises(DataError, match="tensor 'l' of sample 3 is not finite"):
+        gathered(model, {"x": x}, Statistic(("l",), -1))
+
+
+def test_wrong_tensors_and_axes_are_errors():
+    model = model_of("""
+        g (float[N, 2] x, bool c) => (float[N, 2] y)
+        { h = Neg(x)
+          y = If (c) <then_branch = t () => (float[N, 2] a) { a = Neg(h) },
+                      else_branch = e () => (float[N, 2] b) { b = Abs(h) }> }""")
+    data = {"x": X[:, :2], "c": np.ones(30, bool)}
+    for name in ("a", "absent"):
+        with pytest.raises(DataError, match=f"tensor '{name}' is not in the model's main graph"):
+            gathered(model, data, Statistic((name,), -1))
+        with pytest.raises(DataError, match=f"tensor '{name}' is not in the model's main graph"):
+            expose(model, [name])
+    with pytest.raises(DataError, match="tensor 'h' of sample 0 has rank 2 and no axis 2"):
+        gathered(model, data, Statistic(("h",), 2))
+    three = Statistic(("h",), 0)
+    sizes = [{"x": np.ones((n, 2), np.float32), "c": np.array(True)} for n in (3, 4)]
+    with pytest.raises(DataError, match="has size 4 on axis 0, 3 elsewhere"):
+        gathered(model, sizes, three)
+
+
+def test_strings_have_no_moments():
+    model = model_of("g (string[N] x) => (string[N] y) { y = Identity(x) }")
+    with pytest.raises(DataError, match="tensor 'y' of sample 0 holds no real numbers"):
+        gathered(model, {"x": np.array(["a", "b"])}, Statistic(("y",), 0))
+
+
+def test_integers_and_booleans_have():
+    model = model_of("g (int64[N, 2] x) => (bool[N, 2] y) <int64 z = {1}> { y = Equal(x, z) }")
+    wanted = [Statistic((name,), -1) for name in ("x", "y")]
+    found = gathered(model, {"x": np.array([[1, 0], [3, 1]])}, *wanted)
+    assert found[wanted[0]].mean.tolist() == [2, 0.5]
+    assert found[wanted[1]].mean.tolist() == [0.5, 0.5]
+
+
+def test_nothing_observed_is_left_out():
+    model = model_of("g (float[N, 2] x) => (float[N, 2] y) { h = Neg(x) y = Neg(h) }")
+    data = [{"x": np.zeros((0, 2), np.float32)}]
+    assert gathered(model, data, Statistic(("h",), -1)) == {}
+    assert gathered(model, data) == {}
+
+
+def test_exposed_values_are_outputs_of_a_valid_clone():
+    model = mlp()
+    model.graph.node(1).outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
+    exposed = expose(model, ["h", "y", "h", "x", "w"])
+    assert [v.name for v in exposed.graph.outputs] == ["y", "h", "x", "w"]
+    assert [v.name for v in model.graph.outputs] == ["y"]
+    outputs = Session(exposed).run({"x": X})
+    np.testing.assert_allclose(outputs["h"], H, atol=1e-5)
+    np.testing.assert_array_equal(outputs["x"], X)
+    assert exposed.graph.outputs[1].dtype == ir.DataType.FLOAT
+    tensors = [m.graph.initializers["w"].const_value for m in (model, exposed)]
+    assert tensors[0] is tensors[1]
+
+
+def test_initializers_that_may_be_overridden_need_no_data():
+    model = model_of("g (float[N, 4] x) => (float[N, 3] y) { m = MatMul(x, w) y = Neg(m) }", w=W)
+    model.graph.inputs.append(model.graph.initializers["w"])
+    session = Session(model)
+    statistic = Statistic(("m",), -1)
+    for data in ({"x": X}, {"x": X, "w": np.stack([2 * W] * 30)}):
+        samples = load_samples(data, session.inputs, optional=session.overridable)
+        found = gather(model, samples, [statistic])[statistic]
+        scale = 2 if "w" in data else 1
+        np.testing.assert_allclose(found.mean, scale * (X @ W).mean(axis=0), rtol=1e-4, atol=1e-5)
