@@ -1,0 +1,1 @@
+"""Clean-up done with the field's libraries."""

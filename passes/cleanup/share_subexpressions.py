@@ -1,0 +1,38 @@
+"""share-subexpressions: the same operation on the same inputs is done once.
+
+What it does
+    Nodes with equal operator, attributes and inputs become one, by onnx_ir's common
+    subexpression elimination.
+
+Why
+    Exporters repeat shape computations and casts for every use.
+
+Leaves alone
+    Random operators, and nodes with subgraphs.
+
+Exactness
+    BITWISE.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import onnx_ir as ir
+import onnx_ir.passes.common as onnx_ir_passes
+
+from structopt_onnx.model.exactness import Exactness
+from structopt_onnx.rewriting.passes import Cleanup
+
+
+@dataclass(frozen=True)
+class ShareSubexpressions(Cleanup):
+    """Has no options."""
+
+    name: ClassVar[str] = "share-subexpressions"
+    exactness: ClassVar[Exactness] = Exactness.BITWISE
+
+    def run(self, model: ir.Model) -> None:
+        """Edit the model in place."""
+        onnx_ir_passes.CommonSubexpressionEliminationPass()(model)
