@@ -1,0 +1,1 @@
+"""The commands as functions: optimize, explain, validate, benchmark, inspect, bisect, densify."""

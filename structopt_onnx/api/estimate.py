@@ -1,0 +1,85 @@
+"""What a lossy budget might buy, from spectra alone: a hint printed with an exact run."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from structopt_onnx.calibration.statistics import gather
+from structopt_onnx.report.record import EstimateRow
+from structopt_onnx.rewriting.cost import Cost, graph_cost
+from structopt_onnx.rewriting.passes import Choice
+
+if TYPE_CHECKING:
+    from structopt_onnx.api.bench import Bench
+    from structopt_onnx.api.exact import ExactStage
+
+_SECONDS = 5.0
+_FEW_SAMPLES = 16
+# With fewer observations per dimension, covariances look emptier than they are.
+_LEAST_SUPPORT = 2.0
+_LOCAL_ERRORS = (0.01, 0.05, 0.1)
+# Eigendecompositions cost about this many (smaller dimension)^3 a second.
+_CUBES_PER_SECOND = 4e9
+
+
+def estimate(bench: Bench, exact: ExactStage) -> tuple[tuple[EstimateRow, ...], str]:
+    """Sum the smallest options whose local error stays under a few levels.
+
+    Bounded to about five seconds; nothing is probed, so nothing is said about the outputs.
+
+    Returns
+    -------
+    rows
+        One per level; empty when there is nothing to say or no time to say it.
+    basis
+        ``calibration`` or ``weights``.
+    """
+    started = time.monotonic()
+    manager, facts = exact.manager, exact.manager.facts(exact.model)
+    matrices = [
+        min(int(d) for d in value.const_value.shape.numpy()[-2:])
+        for value in exact.model.graph.initializers.values()
+        if value.const_value is not None and len(value.const_value.shape) > 1
+    ]
+    if sum(d**3 for d in matrices) > _SECONDS * _CUBES_PER_SECOND:
+        return (), "weights"
+    basis = "weights"
+    if not bench.samples.synthetic:
+        wanted = {s for p in bench.lossy_steps for c in facts.scopes for s in p.needs(c, facts)}
+        if wanted:
+            manager.statistics = gather(exact.model, bench.samples[:_FEW_SAMPLES], wanted)
+            basis = "calibration"
+    totals = {level: Cost() for level in _LOCAL_ERRORS}
+    found = False
+    facts = manager.facts(exact.model)
+    for step in bench.lossy_steps:
+        for scope in facts.scopes:
+            for proposal in step.propose(scope, facts):
+                if time.monotonic() - started > _SECONDS:
+                    return (), basis
+                if isinstance(proposal, Choice) and _trusted(proposal):
+                    found = True
+                    for level in _LOCAL_ERRORS:
+                        totals[level] += _saved(proposal, level)
+    whole = graph_cost(exact.model, facts)
+    rows = tuple(
+        EstimateRow(level, whole.parameters + saved.parameters, whole.macs + saved.macs)
+        for level, saved in totals.items()
+    )
+    return (rows if found else ()), basis
+
+
+def _trusted(choice: Choice) -> bool:
+    return choice.basis == "weights" or choice.support >= _LEAST_SUPPORT
+
+
+def _saved(choice: Choice, level: float) -> Cost:
+    fitting = [option for option in choice.options if option.error <= level**2]
+    if not fitting:
+        return Cost()
+    smallest = min(fitting, key=lambda option: option.after.parameters)
+    return Cost(
+        parameters=smallest.after.parameters - smallest.before.parameters,
+        macs=smallest.after.macs - smallest.before.macs,
+    )

@@ -1,0 +1,136 @@
+"""`explain`: what optimizing would do to a model, and what it would leave alone, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from typing import Any
+
+import onnx_ir as ir
+
+from structopt_onnx.api.bench import Bench, prepare
+from structopt_onnx.api.exact import ExactStage
+from structopt_onnx.api.options import OptimizeOptions
+from structopt_onnx.api.sites import Site, collect_sites
+from structopt_onnx.calibration.samples import Samples
+from structopt_onnx.errors import UsageError
+from structopt_onnx.model.encoding import serialized_size
+from structopt_onnx.model.loading import Source
+from structopt_onnx.report.record import PlanReport, Report, SampleReport, Size
+from structopt_onnx.rewriting.cost import graph_cost
+from structopt_onnx.rewriting.pipeline import pipeline_text
+from structopt_onnx.runtime.file_size import model_file_bytes
+from structopt_onnx.runtime.machine import current
+
+# Samples are split into a part to fit on, one to probe with and one to judge by.
+_LEAST_SPLIT = 3
+
+
+def explain(
+    source: Source,
+    *,
+    calibration: Any | None = None,  # noqa: ANN401 - a path, a factory, arrays or feeds
+    progress: Callable[[str], None] = lambda _: None,
+    **options: Any,  # noqa: ANN401 - the fields of OptimizeOptions
+) -> Report:
+    """Say what `optimize` would do: what applies, what is refused and why. Writes nothing.
+
+    Exact passes are run on a copy. Lossy passes say what they offer: with calibration data, or
+    made-up inputs where ``allow_synthetic`` is given, by the activations, else by the weights
+    alone. Nothing is probed, validated or measured, so the outputs' errors are not known.
+
+    Parameters
+    ----------
+    source
+        Path, bytes, `onnx.ModelProto` or `onnx_ir.Model`; never changed.
+    calibration
+        Sample inputs: an npz file, a folder, ``module:factory``, arrays by input name, or feeds.
+    progress
+        Called with a line about what happens now.
+    **options
+        Fields of `OptimizeOptions`.
+
+    Returns
+    -------
+    Report
+        `applied` is what the exact passes would do, the plan holds every lossy site with its
+        options, none of them chosen.
+
+    Raises
+    ------
+    UsageError
+        For a wrong option.
+    ModelError
+        When the model can't be read or run.
+    DataError
+        When the calibration data does not fit the model.
+    InternalError
+        For a bug in a pass.
+    """
+    try:
+        checked = OptimizeOptions(**options)
+    except TypeError as error:
+        raise UsageError(str(error).replace("OptimizeOptions.__init__()", "explain")) from None
+    bench = prepare(source, checked, calibration, progress)
+    manager = bench.manager()
+    with bench.clock.stage("exact passes"):
+        model = manager.run(bench.model.clone(), bench.exact_steps)
+    exact = ExactStage(model, manager, frozenset(), ())
+    with bench.clock.stage("fit"):
+        fit = _fit_part(bench)
+        sites = collect_sites(bench, exact, fit) if bench.lossy_steps else []
+    samples = bench.samples
+    report = SampleReport(samples.origin, samples.synthetic, len(samples), fit=len(fit))
+    return Report(
+        source=bench.name,
+        output=None,
+        options={**asdict(checked), "libraries": [str(path) for path in checked.libraries]},
+        pipeline=pipeline_text(checked.steps()),
+        machine=current(),
+        before=_size(bench, bench.model, _stored_bytes(bench)),
+        after=_size(bench, model, serialized_size(model)),
+        applied=tuple(manager.record.applied),
+        refused=tuple(manager.record.refused),
+        samples=report if manager.statistics else replace(report, fit=0),
+        plan=_plan(bench, sites) if bench.lossy_steps else None,
+        notes=("nothing was written, probed, validated or measured",),
+        seconds=dict(bench.clock.seconds),
+    )
+
+
+def _fit_part(bench: Bench) -> Samples:
+    """Return the samples that `optimize` would fit on; all where there are too few to split."""
+    samples = bench.samples
+    return samples.split()[0] if len(samples) >= _LEAST_SPLIT else samples
+
+
+def _plan(bench: Bench, sites: list[Site]) -> PlanReport:
+    objective = bench.options.minimize
+    for site in sites:
+        pays = site.probed_option(objective) is not None
+        unpaid = "no option lowers the cost"
+        if site.exact_only:
+            unpaid = "no calibration data, and no cut that is numerically free"
+        site.why = "not probed" if pays else unpaid
+    return PlanReport(
+        budget=bench.options.max_error or 0.0,
+        objective=objective,
+        sites=tuple(site.report(None, objective) for site in sites),
+        predicted=None,
+        probe_error=None,
+        final_error=None,
+        rounds=0,
+        undone=(),
+        final_evaluations=0,
+        nearest_miss=None,
+    )
+
+
+def _stored_bytes(bench: Bench) -> int:
+    stored = bench.reference
+    return len(stored) if isinstance(stored, bytes) else model_file_bytes(stored)
+
+
+def _size(bench: Bench, model: ir.Model, file_bytes: int) -> Size:
+    cost = graph_cost(model, bench.manager().facts(model))
+    return Size(replace(cost, seconds=bench.target.seconds(cost)), file_bytes)

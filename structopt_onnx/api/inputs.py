@@ -1,0 +1,79 @@
+"""What a command is given: a model in a form that sessions can open, and inputs to run it on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+
+from structopt_onnx.calibration.samples import Samples, load_samples
+from structopt_onnx.calibration.synthetic import synthetic_samples
+from structopt_onnx.model.encoding import to_proto
+from structopt_onnx.model.loading import SOURCE, Source, load
+from structopt_onnx.report.record import SampleReport
+from structopt_onnx.runtime.session import Session
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A model that was read.
+
+    Parameters
+    ----------
+    name
+        Display name.
+    model
+        The model in memory; a copy of the caller's.
+    stored
+        What sessions open: its file, or its bytes.
+    """
+
+    name: str
+    model: ir.Model
+    stored: Path | bytes
+
+
+def open_source(source: Source) -> Opened:
+    """Read a model; errors as in `structopt_onnx.model.loading.load`."""
+    model = load(source)
+    stored: Path | bytes
+    if isinstance(source, str | Path):
+        stored = Path(source)
+    elif isinstance(source, bytes):
+        stored = source
+    else:
+        proto = source if isinstance(source, onnx.ModelProto) else to_proto(model)
+        stored = proto.SerializeToString()
+    return Opened(str(model.meta.get(SOURCE, "model")), model, stored)
+
+
+def samples_for(
+    opened: Opened,
+    data: Any | None,  # noqa: ANN401 - a path, a factory, arrays or feeds
+    *,
+    seed: int,
+    threads: int,
+    libraries: Sequence[Path],
+) -> Samples:
+    """Read the user's inputs for a model, or make some up.
+
+    Raises
+    ------
+    DataError
+        When the data does not fit the model, or none can be made up that run.
+    ModelError
+        When the model can't be opened.
+    """
+    session = Session(opened.stored, threads=threads, libraries=libraries)
+    if data is None:
+        return synthetic_samples(opened.model, session.inputs, seed=seed, run=session.run)
+    return load_samples(data, session.inputs, optional=session.overridable)
+
+
+def sample_report(samples: Samples) -> SampleReport:
+    """Return what a report says of samples that are not split."""
+    return SampleReport(samples.origin, samples.synthetic, len(samples))

@@ -1,0 +1,183 @@
+"""Sites of lossy rewrites: what passes offer, and what a probe said about them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from structopt_onnx.calibration.statistics import gather
+from structopt_onnx.report.record import OptionReport, SiteReport
+
+if TYPE_CHECKING:
+    from structopt_onnx.api.bench import Bench
+    from structopt_onnx.api.exact import ExactStage
+    from structopt_onnx.calibration.samples import Samples
+    from structopt_onnx.rewriting.cost import Objective
+    from structopt_onnx.rewriting.passes import Choice, Pass
+
+# The share of a layer's energy below which a cut counts as free of error: the square of a
+# singular value 1e-6 times the strongest.
+_RANK_DEFICIENT = 1e-12
+# A probe that shows no error at all still counts as this much, so that it can be scaled.
+_LEAST_ERROR = 1e-9
+# Memory for the covariances gathered in one pass over the samples.
+_STATISTICS_BYTES = 512 * 2**20
+
+
+@dataclass
+class Site:
+    """One choice and what is known of its effect on the outputs.
+
+    Parameters
+    ----------
+    step, choice
+        The pass and what it offers.
+    exact_only
+        Whether only numerically rank-deficient cuts are allowed (no calibration data).
+    why
+        What became of it.
+    """
+
+    step: Pass
+    choice: Choice
+    exact_only: bool = False
+    why: str = ""
+    probes: dict[int, float] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """Return the names of the weights."""
+        return "+".join(sorted(self.choice.site))
+
+    def saving(self, k: int, objective: Objective) -> float:
+        """Return the change of cost that option `k` brings; negative is good."""
+        option = self.choice.options[k]
+        return option.after.of(objective) - option.before.of(objective)
+
+    def squared(self, k: int) -> float:
+        """Return the predicted squared error at the outputs of option `k` alone.
+
+        Local error turns into output error in proportion, by the probe nearest to it.
+        """
+        if not self.probes:
+            return math.inf
+        if k in self.probes:
+            return self.probes[k] ** 2
+        wanted = self._local(k)
+        nearest = min(self.probes, key=lambda p: abs(math.log(self._local(p) / wanted)))
+        return self.probes[nearest] ** 2 * wanted / self._local(nearest)
+
+    def _local(self, k: int) -> float:
+        return max(self.choice.options[k].error, _RANK_DEFICIENT)
+
+    def measured(self, k: int) -> bool:
+        """Whether option `k` was probed."""
+        return k in self.probes
+
+    def usable(self, objective: Objective) -> list[int]:
+        """Return the options that lower the cost and that the plan may take."""
+        return self._paying(objective) if self.probes else []
+
+    def _paying(self, objective: Objective) -> list[int]:
+        return [
+            k
+            for k, option in enumerate(self.choice.options)
+            if self.saving(k, objective) < 0
+            and (not self.exact_only or option.error <= _RANK_DEFICIENT)
+        ]
+
+    def probed_option(self, objective: Objective) -> int | None:
+        """Return the option whose cost is nearest to half, among those that pay."""
+        paying = self._paying(objective)
+        if not paying:
+            return None
+        half = self.choice.options[0].before.of(objective) / 2
+        return min(paying, key=lambda k: abs(self.choice.options[k].after.of(objective) - half))
+
+    def probe(self, k: int, error: float) -> None:
+        """Learn from the error that option `k` alone caused at the outputs."""
+        self.probes[k] = max(error, _LEAST_ERROR)
+
+    def error_per_gain(self, k: int | None, objective: Objective) -> float:
+        """Return squared error per cost saved of an option that was chosen."""
+        if k is None:
+            return -math.inf
+        return self.squared(k) / max(-self.saving(k, objective), 1e-300)
+
+    def least(self, objective: Objective) -> tuple[str, float] | None:
+        """Return label and predicted error of the option that pays with the least error."""
+        usable = self.usable(objective)
+        if not usable:
+            return None
+        k = min(usable, key=self.squared)
+        return self.choice.options[k].label, math.sqrt(self.squared(k))
+
+    def explain(self, chosen: int | None, budget: float, objective: Objective) -> None:
+        """Say in `why` what became of the site, unless that is known already."""
+        least = self.least(objective)
+        if chosen is not None:
+            self.why = "chosen"
+        elif self.why:
+            return
+        elif least is None:
+            self.why = "no option lowers the cost"
+        elif least[1] <= budget:
+            self.why = "the budget saves more elsewhere"
+        else:
+            self.why = f"least predicted error {least[1]:.3g} is over the budget"
+
+    def report(self, chosen: int | None, objective: Objective) -> SiteReport:
+        """Return the site's part of the report."""
+        options = self.choice.options
+        return SiteReport(
+            self.step.name,
+            tuple(sorted(self.choice.site)),
+            self.choice.measured_at,
+            self.choice.basis,
+            options[0].before,
+            tuple((options[k].label, error) for k, error in sorted(self.probes.items())),
+            tuple(
+                OptionReport(
+                    option.label,
+                    option.error,
+                    None if not self.probes else math.sqrt(self.squared(k)),
+                    option.after,
+                )
+                for k, option in enumerate(options)
+                if self.saving(k, objective) < 0
+            ),
+            None if chosen is None else options[chosen].label,
+            self.why,
+        )
+
+
+def collect_sites(bench: Bench, exact: ExactStage, fit: Samples) -> list[Site]:
+    """Gather statistics on the fit part and collect what the lossy passes offer.
+
+    Without the user's samples, and unless made-up ones are allowed, nothing is gathered and
+    only cuts of what is numerically zero are on offer.
+    """
+    blind = bench.samples.synthetic and not bench.options.allow_synthetic
+    manager, facts = exact.manager, exact.manager.facts(exact.model)
+    wanted = {
+        statistic
+        for step in bench.lossy_steps
+        for scope in facts.scopes
+        for statistic in step.needs(scope, facts)
+    }
+    if wanted and not blind:
+        bench.progress("statistics")
+        manager.statistics = gather(
+            exact.model,
+            fit,
+            wanted,
+            threads=bench.options.threads,
+            libraries=bench.options.libraries,
+            max_bytes=bench.options.max_memory or _STATISTICS_BYTES,
+        )
+    return [
+        Site(step, choice, exact_only=blind)
+        for step in bench.lossy_steps
+        for choice in manager.choices(exact.model, step)
+    ]

@@ -1,0 +1,1 @@
+"""Records rendered as JSON and text."""

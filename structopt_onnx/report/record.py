@@ -1,0 +1,235 @@
+"""The record of one run of `optimize`: plain data, rendered elsewhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from structopt_onnx.rewriting.cost import Cost
+    from structopt_onnx.rewriting.record import Applied, Refused
+    from structopt_onnx.runtime.comparison import Comparison
+    from structopt_onnx.runtime.machine import Machine
+    from structopt_onnx.validation.models import ModelValidation
+
+SCHEMA = 1
+"""Version of the JSON form; raised when a field changes its meaning or goes."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """How big a model is.
+
+    Parameters
+    ----------
+    cost
+        Static cost of the graph on the target.
+    file_bytes
+        The model file and its external data, or what they would take.
+    """
+
+    cost: Cost
+    file_bytes: int
+
+
+@dataclass(frozen=True)
+class SampleReport:
+    """The inputs that the run had.
+
+    Parameters
+    ----------
+    origin
+        File, folder or factory; ``synthetic`` when they were made up.
+    synthetic
+        Whether they were made up.
+    count
+        Samples in all.
+    fit, probe, final
+        Samples per part; 0 where nothing lossy was tried.
+    by_source
+        Whether the parts differ by source; otherwise they are contiguous blocks and errors may
+        be understated. None where nothing was split.
+    """
+
+    origin: str
+    synthetic: bool
+    count: int
+    fit: int = 0
+    probe: int = 0
+    final: int = 0
+    by_source: bool | None = None
+
+
+@dataclass(frozen=True)
+class OptionReport:
+    """One option of a site.
+
+    Parameters
+    ----------
+    label
+        Such as ``rank 48``.
+    local_error
+        Predicted relative mean squared error where the site is measured.
+    output_error
+        Predicted relative L2 error it alone causes at the model's outputs; None before probing.
+    cost
+        Cost of the site's region with it.
+    """
+
+    label: str
+    local_error: float
+    output_error: float | None
+    cost: Cost
+
+
+@dataclass(frozen=True)
+class SiteReport:
+    """What the planner saw at one site and did about it.
+
+    Parameters
+    ----------
+    step
+        Name of the pass.
+    weights
+        Names of the weights.
+    measured_at
+        Name of the value where the local error is defined.
+    basis
+        What the predictions rest on: ``calibration`` or ``weights``.
+    cost
+        Cost of the region as it was.
+    probes
+        Labels of the options tried alone, and the errors they caused at the outputs.
+    options
+        All options, from the smallest.
+    chosen
+        Label of the option applied, or None.
+    why
+        The reason for the choice, in a few words.
+    """
+
+    step: str
+    weights: tuple[str, ...]
+    measured_at: str
+    basis: str
+    cost: Cost
+    probes: tuple[tuple[str, float], ...]
+    options: tuple[OptionReport, ...]
+    chosen: str | None
+    why: str
+
+
+@dataclass(frozen=True)
+class PlanReport:
+    """The lossy part of a run.
+
+    Parameters
+    ----------
+    budget
+        Largest relative L2 error allowed per output.
+    objective
+        What was minimized.
+    sites
+        Every site seen.
+    predicted
+        Error predicted for the plan kept; None when nothing was applied.
+    probe_error, final_error
+        Error of the plan measured on the probe part and on the final part; None likewise.
+    rounds
+        Plans tried until one fitted the probe part.
+    undone
+        Options taken back on the final part, as ``site: label``.
+    final_evaluations
+        How often the final part was looked at: once per plan kept and once per undo.
+    nearest_miss
+        When nothing was applied: the option that came nearest and its error, else None.
+    """
+
+    budget: float
+    objective: str
+    sites: tuple[SiteReport, ...]
+    predicted: float | None
+    probe_error: float | None
+    final_error: float | None
+    rounds: int
+    undone: tuple[str, ...]
+    final_evaluations: int
+    nearest_miss: tuple[str, float] | None
+
+
+@dataclass(frozen=True)
+class EstimateRow:
+    """What a lossy budget might buy, from spectra alone and without probes.
+
+    Parameters
+    ----------
+    local_error
+        Relative error allowed at every site.
+    parameters, macs
+        What would be left of the whole model's.
+    """
+
+    local_error: float
+    parameters: int
+    macs: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything one run of `optimize` did, from which JSON and text are made.
+
+    Parameters
+    ----------
+    source, output
+        Display names of the model read and the file written; output is None when none was.
+    options
+        The options as given, by name.
+    pipeline
+        Pipeline text of all steps.
+    machine
+        Where it ran.
+    before, after
+        Sizes.
+    applied, refused
+        Every patch, library step and refusal, exact and lossy, in order.
+    samples
+        The inputs used.
+    plan
+        The lossy part; None when no budget was given.
+    estimate
+        What budgets might buy; empty when a budget was given or nothing could be said.
+    estimate_basis
+        What the estimate rests on: ``calibration`` or ``weights``.
+    validation
+        The check of the saved file against the original.
+    comparison
+        The paired benchmark; None when it was skipped.
+    rolled_back
+        What was taken back after validation or measurement, with the reason, a line each.
+    notes
+        Anything else the user must know, a line each.
+    seconds
+        Wall time per stage.
+    """
+
+    source: str
+    output: str | None
+    options: Mapping[str, object]
+    pipeline: str
+    machine: Machine
+    before: Size
+    after: Size
+    applied: tuple[Applied, ...]
+    refused: tuple[Refused, ...]
+    samples: SampleReport
+    plan: PlanReport | None = None
+    estimate: tuple[EstimateRow, ...] = ()
+    estimate_basis: str = "weights"
+    validation: ModelValidation | None = None
+    comparison: Comparison | None = None
+    rolled_back: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    schema: int = SCHEMA
