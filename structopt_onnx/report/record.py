@@ -233,3 +233,9 @@ class Report:
     notes: tuple[str, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
     schema: int = SCHEMA
+
+    def __str__(self) -> str:
+        """Render the report as plain text."""
+        from structopt_onnx.report.text import render_text  # noqa: PLC0415 - it imports this module
+
+        return render_text(self)

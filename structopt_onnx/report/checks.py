@@ -1,0 +1,131 @@
+"""What was checked and measured, as tables: outputs of two models, drift, times."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.console import Group
+
+from structopt_onnx.report.figures import error, mebibytes, milliseconds, name, plural
+from structopt_onnx.report.layout import bullets, line, table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from rich.console import RenderableType
+
+    from structopt_onnx.runtime.comparison import Comparison, Timing
+    from structopt_onnx.validation.metrics import OutputMetrics
+    from structopt_onnx.validation.models import ModelValidation
+
+_MOST_OUTPUTS = 12
+_MOST_FAILURES = 8
+
+
+def validation_summary(validation: ModelValidation) -> str:
+    """Say the verdict on one line."""
+    shipped = validation.shipped
+    inputs = plural(shipped.samples, "synthetic input" if shipped.synthetic else "sample")
+    found = plural(len(validation.failures), "failure")
+    return f"passed on {inputs}" if validation.passed else f"FAILED on {inputs}: {found}"
+
+
+def validation_table(validation: ModelValidation) -> RenderableType:
+    """Lay out the metrics by output, the failures and what was not shown.
+
+    "Plain" is the error with the runtime's graph optimizations off, "shipped" with them on;
+    "runtime's own" that of the original with them on against itself without.
+    """
+    shipped = {metrics.name: metrics for metrics in validation.shipped.outputs}
+    plain = {metrics.name: metrics for metrics in validation.exact.outputs}
+    names = list(dict.fromkeys([*shipped, *plain]))
+    rows = [
+        _output_row(output, plain.get(output), shipped.get(output), validation)
+        for output in sorted(names, key=lambda o: -_error_of(shipped.get(o)))[:_MOST_OUTPUTS]
+    ]
+    headers = ("output", "plain", "shipped", "limit", "max abs", "SNR dB", "top-1", "runtime's own")
+    parts: list[RenderableType] = []
+    if rows:
+        parts.append(table(headers, rows, range(1, len(headers))))
+    if len(names) > len(rows):
+        parts.append(line(f"and {len(names) - len(rows)} outputs with smaller errors"))
+    failures = validation.failures
+    if failures:
+        parts.append(line("Failures:"))
+        parts.append(bullets(failures[:_MOST_FAILURES]))
+        if len(failures) > _MOST_FAILURES:
+            parts.append(line(f"and {len(failures) - _MOST_FAILURES} more"))
+    notes = dict.fromkeys([*validation.exact.notes, *validation.shipped.notes])
+    if notes:
+        parts.append(bullets(notes))
+    return Group(*parts)
+
+
+def timing_rows(a: Timing, b: Timing | None) -> Iterator[tuple[str, str, str, float, float]]:
+    """Yield the times and memory of two models: what, text of both, numbers of both.
+
+    With one model the second text is empty and the second number is the first.
+    """
+    figures = (
+        ("p50, ms", "p50", milliseconds),
+        ("p90, ms", "p90", milliseconds),
+        ("session creation, ms", "session_creation_ms", milliseconds),
+        ("first run, ms", "first_run_ms", milliseconds),
+    )
+    for what, field, write in figures:
+        first = getattr(a, field)
+        second = first if b is None else getattr(b, field)
+        if first is not None and second is not None:
+            yield what, write(first), "" if b is None else write(second), first, second
+    first, second = a.peak_rss_bytes, a.peak_rss_bytes if b is None else b.peak_rss_bytes
+    if first is not None and second is not None:
+        text = "" if b is None else mebibytes(second)
+        yield "peak memory, MiB", mebibytes(first), text, float(first), float(second)
+
+
+def comparison_notes(comparison: Comparison) -> Sequence[str]:
+    """Say what a reader needs to judge the times."""
+    lines = []
+    if comparison.reason and comparison.verdict not in {"faster", "slower"}:
+        lines.append(f"{comparison.verdict}: {comparison.reason}")
+    deployed = comparison.deployed
+    if deployed is not None:
+        times = f"{milliseconds(deployed.p50_a)} ms"
+        if deployed.p50_b is not None:
+            times += f" -> {milliseconds(deployed.p50_b)} ms"
+        ratio = "" if deployed.ratio is None else f", x{deployed.ratio:.3f}"
+        noisy = "; the machine was busy, so these are noisy" if deployed.noisy else ""
+        threads = plural(deployed.threads, "thread")
+        lines.append(f"wall clock with {threads}: p50 {times}{ratio}{noisy}")
+    machine = comparison.machine
+    lines.append(
+        f"{comparison.provider} on {machine.cpu}, {plural(machine.cores, 'core')}, "
+        f"onnxruntime {machine.onnxruntime}"
+    )
+    return lines
+
+
+def _output_row(
+    output: str,
+    plain: OutputMetrics | None,
+    shipped: OutputMetrics | None,
+    validation: ModelValidation,
+) -> tuple[str, ...]:
+    metrics = shipped or plain
+    limit = validation.shipped.limits.get(output, validation.exact.limits.get(output))
+    top1 = None if metrics is None else metrics.top1_agreement
+    snr = None if metrics is None else metrics.snr_db
+    return (
+        name(output),
+        error(None if plain is None else plain.error),
+        error(None if shipped is None else shipped.error),
+        error(limit),
+        error(None if metrics is None else metrics.max_abs),
+        "-" if snr is None else "infinite" if snr == float("inf") else f"{snr:.1f}",
+        "-" if top1 is None else f"{100 * top1:.1f}%",
+        error(validation.noise.get(output)),
+    )
+
+
+def _error_of(metrics: OutputMetrics | None) -> float:
+    return float("inf") if metrics is None else metrics.error

@@ -1,0 +1,168 @@
+"""The lossy part of a report: sites, options, why, and what a budget might buy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.console import Group
+
+from structopt_onnx.report.figures import change, count, error, name, plural
+from structopt_onnx.report.layout import line, section, table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import RenderableType
+
+    from structopt_onnx.report.record import OptionReport, PlanReport, Report, SiteReport
+
+_MOST_SITES = 16
+
+
+def plan_section(plan: PlanReport, *, kept: bool) -> RenderableType:
+    """Lay out the sites, changed ones first, the largest savings before small ones.
+
+    Parameters
+    ----------
+    plan
+        The lossy part of a run.
+    kept
+        False when the plan was rolled back as a whole.
+    """
+    changed = sum(site.chosen is not None for site in plan.sites)
+    done = "changed" if kept else "planned, then rolled back,"
+    title = (
+        f"Lossy sites: {changed} of {len(plan.sites)} {done} for {plan.objective}, "
+        f"error budget {error(plan.budget)}"
+    )
+    if not plan.sites:
+        return section(title, line("no site has an option that could pay"))
+    ordered = sorted(plan.sites, key=lambda site: (site.chosen is None, _saved(site)))
+    rows = [_site_row(site) for site in ordered[:_MOST_SITES]]
+    headers = ("weight", "chosen", "parameters", "predicted", "probed alone", "why")
+    parts: list[RenderableType] = [table(headers, rows, (2, 3))]
+    if len(ordered) > len(rows):
+        parts.append(_more(len(ordered) - len(rows)))
+    parts.append(line(_totals(plan)))
+    if plan.undone:
+        parts.append(line(f"undone on the final part: {', '.join(plan.undone)}"))
+    return section(title, Group(*parts))
+
+
+def offers_section(plan: PlanReport) -> RenderableType:
+    """Lay out what could be had at each site, where nothing was tried yet."""
+    title = f"Lossy sites: {len(plan.sites)}, if --max-error allows"
+    if not plan.sites:
+        return section("Lossy sites: none")
+    rows = [_offer_row(site) for site in plan.sites[:_MOST_SITES]]
+    headers = ("weight", "options", "parameters", "error at the site", "note")
+    parts: list[RenderableType] = [table(headers, rows, (2, 3))]
+    if len(plan.sites) > len(rows):
+        parts.append(_more(len(plan.sites) - len(rows)))
+    return section(title, *parts)
+
+
+def estimate_section(report: Report) -> RenderableType:
+    """Lay out what lossy budgets might buy."""
+    now = report.after.cost
+    rows = [
+        (
+            error(row.local_error),
+            f"{count(row.parameters)} ({change(now.parameters, row.parameters)})",
+            f"{count(row.macs)} ({change(now.macs, row.macs)})",
+        )
+        for row in report.estimate
+    ]
+    basis = {
+        "calibration": "activations on the calibration data",
+        "weights": "weights alone, so a rough one",
+    }.get(report.estimate_basis, report.estimate_basis)
+    title = f"What --max-error could buy: an estimate from the spectra of the {basis}"
+    if all((row.parameters, row.macs) == (now.parameters, now.macs) for row in report.estimate):
+        largest = max(row.local_error for row in report.estimate)
+        return section(title, line(f"nothing, up to an error of {error(largest)} at each site"))
+    return section(
+        title,
+        table(("error per site", "parameters", "MACs"), rows, (0, 1, 2)),
+        line("nothing was probed: the error at the outputs may be smaller or larger"),
+    )
+
+
+def _offer_row(site: SiteReport) -> tuple[str, ...]:
+    if not site.options:
+        return _weights(site), "none pays", count(site.cost.parameters), "-", site.why
+    ends = site.options[0], site.options[-1]
+    labels = [option.label for option in ends]
+    sizes = [count(option.cost.parameters) for option in ends]
+    errors = [error(option.local_error**0.5) for option in ends]
+    return (
+        _weights(site),
+        f"{len(site.options)}: {_range(labels)}",
+        f"{count(site.cost.parameters)} -> {_range(sizes)}",
+        _range(errors),
+        f"by {site.basis}",
+    )
+
+
+def _range(ends: Sequence[str]) -> str:
+    return " ... ".join(dict.fromkeys(ends))
+
+
+def _more(number: int) -> RenderableType:
+    return line(f"and {plural(number, 'site')} more (--json lists all)")
+
+
+def _weights(site: SiteReport) -> str:
+    more = f" (+{len(site.weights) - 1})" if len(site.weights) > 1 else ""
+    return name(site.weights[0] if site.weights else "", 32) + more
+
+
+def _site_row(site: SiteReport) -> tuple[str, ...]:
+    option = _chosen(site)
+    if option is None:
+        parameters, predicted = count(site.cost.parameters), "-"
+    else:
+        parameters = f"{count(site.cost.parameters)} -> {count(option.cost.parameters)}"
+        predicted = _predicted(option)
+    probe = next(
+        (p for p in site.probes if p[0] == site.chosen), site.probes[:1] and site.probes[0]
+    )
+    return (
+        _weights(site),
+        site.chosen or "kept",
+        parameters,
+        predicted,
+        f"{probe[0]}: {error(probe[1])}" if probe else "-",
+        site.why,
+    )
+
+
+def _predicted(option: OptionReport) -> str:
+    if option.output_error is not None:
+        return error(option.output_error)
+    # Local errors are mean squares; everything else printed is a norm.
+    return f"local {error(option.local_error**0.5)}"
+
+
+def _chosen(site: SiteReport) -> OptionReport | None:
+    return next((o for o in site.options if o.label == site.chosen), None)
+
+
+def _saved(site: SiteReport) -> int:
+    option = _chosen(site)
+    return -site.cost.parameters if option is None else option.cost.macs - site.cost.macs
+
+
+def _totals(plan: PlanReport) -> str:
+    parts = [
+        f"{what} {error(value)}"
+        for what, value in (
+            ("predicted", plan.predicted),
+            ("measured on the probe part", plan.probe_error),
+            ("on the final part", plan.final_error),
+        )
+        if value is not None
+    ]
+    errors = f"all together: {', '.join(parts)}; " if parts else ""
+    looks = plural(plan.final_evaluations, "evaluation")
+    return f"{errors}{plural(plan.rounds, 'round')} of planning, {looks} on the final part"

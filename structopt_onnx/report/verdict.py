@@ -1,0 +1,119 @@
+"""The first lines of a report: what came of it, how far off it is, how fast, what to doubt."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from structopt_onnx.report.figures import change, count, error, plural
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from structopt_onnx.report.record import PlanReport, Report, Size
+
+
+def verdict(report: Report) -> tuple[str, ...]:
+    """Say in a few lines what a run came to.
+
+    The first line names the files and sizes; the next ones the error against what was allowed
+    and the speed, each only where it was measured.
+    """
+    return tuple(_lines(report))
+
+
+def caveats(report: Report) -> tuple[str, ...]:
+    """Say what the measured errors do not show."""
+    return tuple(_caveats(report))
+
+
+def is_lossy(report: Report) -> bool:
+    """Whether the model that was kept holds anything lossy."""
+    return any(applied.option is not None for applied in report.applied)
+
+
+def is_explanation(report: Report) -> bool:
+    """Whether nothing was carried out: `optimize` always validates, `explain` never does."""
+    return report.validation is None
+
+
+def _lines(report: Report) -> Iterator[str]:
+    before, after = report.before, report.after
+    target = "" if report.output is None else f" -> {report.output}"
+    sizes = f"{count(before.file_bytes)} -> {count(after.file_bytes)} bytes"
+    changed = change(before.file_bytes, after.file_bytes)
+    shares = "" if changed == "same" else f" ({changed})"
+    yield f"{report.source}{target}: {sizes}{shares}{_counts(before, after)}"
+    if is_explanation(report):
+        rewrites = plural(len(report.applied), "exact rewrite") if report.applied else "nothing"
+        yield f"nothing was written; {rewrites} would apply"
+        return
+    if not report.applied:
+        yield "nothing applied: the model is as it was"
+    if report.plan is not None:
+        yield _budget(report, report.plan)
+    yield from _validation(report)
+    if report.comparison is not None:
+        yield report.comparison.summary()
+    elif report.applied:
+        yield "speed not measured"
+
+
+def _counts(before: Size, after: Size) -> str:
+    was, now = before.cost, after.cost
+    figures = [
+        ("parameters", was.parameters, now.parameters),
+        ("MACs", was.macs, now.macs),
+    ]
+    changed = [f"{what} {change(a, b)}" for what, a, b in figures if a != b]
+    if was.nodes != now.nodes:
+        changed.append(f"nodes {count(was.nodes)} -> {count(now.nodes)}")
+    return f"; {', '.join(changed)}" if changed else ""
+
+
+def _budget(report: Report, plan: PlanReport) -> str:
+    budget = error(plan.budget)
+    if plan.final_error is None:
+        missed = ""
+        if plan.nearest_miss is not None:
+            label, found = plan.nearest_miss
+            missed = f"; nearest miss: {label} at error {error(found)}"
+        return f"error budget {budget} met by changing nothing lossy{missed}"
+    if not is_lossy(report):
+        return f"error budget {budget} not used: the lossy rewrites were rolled back"
+    looks = plan.final_evaluations
+    often = f", looked at {plural(looks, 'time')}" if looks > 1 else ""
+    return (
+        f"error {error(plan.final_error)} of {budget} allowed, measured on the final part "
+        f"({plural(report.samples.final, 'sample')} that nothing was fitted on{often})"
+    )
+
+
+def _validation(report: Report) -> Iterator[str]:
+    validation = report.validation
+    if validation is None:
+        return
+    if not validation.passed:
+        yield f"VALIDATION FAILED: {validation.failures[0]}"
+    elif not is_lossy(report):
+        shipped = validation.shipped
+        yield (
+            f"validated: error {error(shipped.error)} against the original on "
+            f"{plural(shipped.samples, 'sample')}"
+        )
+
+
+def _caveats(report: Report) -> Iterator[str]:
+    samples, lossy = report.samples, is_lossy(report)
+    if samples.synthetic and lossy:
+        yield (
+            "errors were measured on synthetic inputs; on real ones they may be quite different: "
+            "give --calibration"
+        )
+    elif samples.synthetic and report.validation is not None:
+        inputs = plural(report.validation.shipped.samples, "synthetic input")
+        yield f"validated on {inputs}: no data were given"
+    if samples.by_source is False and lossy and not samples.synthetic:
+        yield (
+            "errors may be understated: the parts are contiguous blocks of the data, not "
+            "different sources"
+        )
