@@ -1,11 +1,102 @@
-"""Structural optimization of ONNX models for edge deployment, proved and measured."""
+"""Structural optimization of ONNX models for edge deployment, proved and measured.
+
+::
+
+    import structopt_onnx as so
+
+    result = so.optimize("in.onnx", max_error=0.01, calibration="samples.npz")
+    result.save("out.onnx")
+    print(result.report)
+
+Each command is loaded when it is first asked for: importing the package imports no other library.
+"""
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from structopt_onnx.errors import (
+    DataError,
+    InternalError,
+    ModelError,
+    StructoptError,
+    UsageError,
+    ValidationFailed,
+)
+
+if TYPE_CHECKING:
+    from structopt_onnx.api.benchmark import benchmark
+    from structopt_onnx.api.bisect import Bisection, bisect
+    from structopt_onnx.api.densify import DensifyResult, densify
+    from structopt_onnx.api.explain import explain
+    from structopt_onnx.api.inspect import Inspection, inspect
+    from structopt_onnx.api.optimize import optimize
+    from structopt_onnx.api.options import OptimizeOptions
+    from structopt_onnx.api.result import Result
+    from structopt_onnx.api.validate import ValidationReport, validate
+    from structopt_onnx.report.record import Report
+    from structopt_onnx.runtime.comparison import Comparison
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "Bisection",
+    "Comparison",
+    "DataError",
+    "DensifyResult",
+    "Inspection",
+    "InternalError",
+    "ModelError",
+    "OptimizeOptions",
+    "Report",
+    "Result",
+    "StructoptError",
+    "UsageError",
+    "ValidationFailed",
+    "ValidationReport",
+    "benchmark",
+    "bisect",
+    "densify",
+    "explain",
+    "inspect",
+    "optimize",
+    "validate",
+]
+
+_MODULES = {
+    "Bisection": "api.bisect",
+    "Comparison": "runtime.comparison",
+    "DensifyResult": "api.densify",
+    "Inspection": "api.inspect",
+    "OptimizeOptions": "api.options",
+    "Report": "report.record",
+    "Result": "api.result",
+    "ValidationReport": "api.validate",
+    "benchmark": "api.benchmark",
+    "bisect": "api.bisect",
+    "densify": "api.densify",
+    "explain": "api.explain",
+    "inspect": "api.inspect",
+    "optimize": "api.optimize",
+    "validate": "api.validate",
+}
 
 # Straight from a checkout, passes/ lies beside this folder; installed, it lies inside it.
 if not (Path(__file__).parent / "passes").is_dir():
     __path__.append(str(Path(__file__).parent.parent))
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name when it is first asked for."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names, loaded or not."""
+    return sorted({*globals(), *__all__})

@@ -5,16 +5,9 @@ from __future__ import annotations
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import onnx
-
-from structopt_onnx.calibration.samples import Samples, load_samples
-from structopt_onnx.calibration.synthetic import synthetic_samples
-from structopt_onnx.model.encoding import to_proto
 from structopt_onnx.model.exactness import Exactness
-from structopt_onnx.model.loading import Source, load
 from structopt_onnx.rewriting.gates import Deny, Fuel, Gate, MustPay, NameFilter
 from structopt_onnx.rewriting.manager import PassManager
 from structopt_onnx.rewriting.passes import Cleanup, Pass, Step
@@ -23,11 +16,16 @@ from structopt_onnx.runtime.session import Session
 from structopt_onnx.runtime.shapes import observed_shapes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     import onnx_ir as ir
 
     from structopt_onnx.api.options import OptimizeOptions
+    from structopt_onnx.calibration.samples import Samples
+    from structopt_onnx.model.loading import Source
+
+from structopt_onnx.api.inputs import open_source, samples_for
 
 
 @dataclass
@@ -97,14 +95,21 @@ class Bench:
         )
 
     def manager(self, deny: frozenset[str] = frozenset(), fuel: int | None = None) -> PassManager:
-        """Return a manager with the user's gates; `deny` names steps that were rolled back."""
+        """Return a manager with the user's gates.
+
+        Parameters
+        ----------
+        deny
+            Names of steps that were rolled back.
+        fuel
+            Number of patches it may apply; None is no limit.
+        """
         options = self.options
-        limits = [limit for limit in (options.fuel, fuel) if limit is not None]
         gates: list[Gate] = [
             NameFilter(options.only, options.skip),
             Deny(deny),
             MustPay(self.target, options.minimize),
-            Fuel(min(limits) if limits else None),
+            Fuel(fuel),
         ]
         return PassManager(self.target, gates, self.shapes, progress=self.progress)
 
@@ -132,34 +137,17 @@ def prepare(
         When the calibration data does not fit it.
     """
     clock = Clock(options.time_limit)
+    libraries = options.libraries
     with clock.stage("load"):
         progress("load")
-        model = load(source)
-        reference = _reference(source, model)
-        session = Session(reference, threads=options.threads, libraries=options.libraries)
+        opened = open_source(source)
     with clock.stage("samples"):
         progress("samples")
-        if calibration is None:
-            samples = synthetic_samples(model, session.inputs, seed=options.seed, run=session.run)
-        else:
-            samples = load_samples(calibration, session.inputs, optional=session.overridable)
-        del session
-        shapes = observed_shapes(model, samples[0], libraries=options.libraries)
-    name = str(model.meta.get("structopt_onnx.source", "model"))
+        samples = samples_for(
+            opened, calibration, seed=options.seed, threads=options.threads, libraries=libraries
+        )
+        shapes = observed_shapes(opened.model, samples[0], libraries=libraries)
     target = TARGETS[options.target]
-    return Bench(name, model, reference, samples, shapes, options, target, progress, clock)
-
-
-def _reference(source: Source, model: ir.Model) -> Path | bytes:
-    if isinstance(source, (str, Path)):
-        return Path(source)
-    if isinstance(source, bytes):
-        return source
-    proto = source if isinstance(source, onnx.ModelProto) else to_proto(model)
-    data: bytes = proto.SerializeToString()
-    return data
-
-
-def exactness_of(steps: Sequence[Step]) -> Exactness:
-    """Return the weakest promise of some steps."""
-    return Exactness.weakest(step.exactness for step in steps)
+    return Bench(
+        opened.name, opened.model, opened.stored, samples, shapes, options, target, progress, clock
+    )

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from structopt_onnx.api.inputs import Opened, open_source, samples_for
-from structopt_onnx.model.loading import Source
 from structopt_onnx.runtime.benchmark import BenchmarkSettings
 from structopt_onnx.runtime.benchmark import benchmark as measure
-from structopt_onnx.runtime.comparison import Comparison
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from structopt_onnx.model.loading import Source
+    from structopt_onnx.runtime.comparison import Comparison
 
 
 def benchmark(

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-
-import onnx_ir as ir
+from typing import TYPE_CHECKING
 
 from structopt_onnx.api.inputs import Opened, open_source, samples_for
-from structopt_onnx.calibration.samples import Samples
 from structopt_onnx.errors import ModelError, ValidationFailed
 from structopt_onnx.model.exactness import Exactness
-from structopt_onnx.model.loading import Source
 from structopt_onnx.model.saving import save
 from structopt_onnx.model.sparse import MARK
 from structopt_onnx.model.tensors import TensorSite, replace_tensors
 from structopt_onnx.runtime.file_size import model_file_bytes
 from structopt_onnx.validation.models import validate_models
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import onnx_ir as ir
+
+    from structopt_onnx.calibration.samples import Samples
+    from structopt_onnx.model.loading import Source
 
 
 @dataclass(frozen=True)

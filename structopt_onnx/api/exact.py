@@ -47,7 +47,7 @@ def run_exact(bench: Bench) -> ExactStage:
     deny: frozenset[str] = frozenset()
     rolled_back: list[str] = []
     while True:
-        manager = bench.manager(deny)
+        manager = bench.manager(deny, bench.options.fuel)
         with bench.clock.stage("exact passes"):
             model = manager.run(bench.model.clone(), bench.exact_steps)
         if not manager.record.applied:

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, replace
-from typing import Any
-
-import onnx_ir as ir
+from typing import TYPE_CHECKING, Any
 
 from structopt_onnx.api.bench import Bench, prepare
 from structopt_onnx.api.exact import ExactStage
 from structopt_onnx.api.options import OptimizeOptions
 from structopt_onnx.api.sites import Site, collect_sites
-from structopt_onnx.calibration.samples import Samples
 from structopt_onnx.errors import UsageError
 from structopt_onnx.model.encoding import serialized_size
-from structopt_onnx.model.loading import Source
 from structopt_onnx.report.record import PlanReport, Report, SampleReport, Size
 from structopt_onnx.rewriting.cost import graph_cost
 from structopt_onnx.rewriting.pipeline import pipeline_text
 from structopt_onnx.runtime.file_size import model_file_bytes
 from structopt_onnx.runtime.machine import current
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import onnx_ir as ir
+
+    from structopt_onnx.calibration.samples import Samples
+    from structopt_onnx.model.loading import Source
 
 # Samples are split into a part to fit on, one to probe with and one to judge by.
 _LEAST_SPLIT = 3
@@ -107,11 +110,11 @@ def _fit_part(bench: Bench) -> Samples:
 def _plan(bench: Bench, sites: list[Site]) -> PlanReport:
     objective = bench.options.minimize
     for site in sites:
-        pays = site.probed_option(objective) is not None
-        unpaid = "no option lowers the cost"
-        if site.exact_only:
-            unpaid = "no calibration data, and no cut that is numerically free"
-        site.why = "not probed" if pays else unpaid
+        site.why = "not probed"
+        if all(site.saving(k, objective) >= 0 for k in range(len(site.choice.options))):
+            site.why = "no option lowers the cost"
+        elif site.probed_option(objective) is None:
+            site.why = "no calibration data, and no cut that is numerically free"
     return PlanReport(
         budget=bench.options.max_error or 0.0,
         objective=objective,

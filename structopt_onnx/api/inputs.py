@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import onnx
-import onnx_ir as ir
 
 from structopt_onnx.calibration.samples import Samples, load_samples
 from structopt_onnx.calibration.synthetic import synthetic_samples
@@ -16,6 +14,11 @@ from structopt_onnx.model.encoding import to_proto
 from structopt_onnx.model.loading import SOURCE, Source, load
 from structopt_onnx.report.record import SampleReport
 from structopt_onnx.runtime.session import Session
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import onnx_ir as ir
 
 
 @dataclass(frozen=True)

@@ -42,12 +42,22 @@ class Plan:
 
 @dataclass(frozen=True)
 class LossyStage:
-    """Result of the lossy passes: a model with its record, and the report on the plan."""
+    """Result of the lossy passes: a model with its record, and the report on the plan.
+
+    Parameters
+    ----------
+    model, manager
+        The model with the plan applied, and the manager that did; the exact ones without a plan.
+    report
+        What was seen, tried and chosen.
+    plan
+        The options applied; empty when none was.
+    """
 
     model: ir.Model
     manager: PassManager
     report: PlanReport
-    applied: bool
+    plan: tuple[Planned, ...] = ()
 
 
 class LossySearch:
@@ -112,8 +122,8 @@ class LossySearch:
             min(misses, key=lambda miss: miss[1], default=None) if plan is None else None,
         )
         if plan is None:
-            return LossyStage(self._exact.model, self._exact.manager, report, applied=False)
-        return LossyStage(plan.model, plan.manager, report, applied=True)
+            return LossyStage(self._exact.model, self._exact.manager, report)
+        return LossyStage(plan.model, plan.manager, report, self._planned(plan.chosen))
 
     def _build(self, chosen: Sequence[int | None]) -> Plan:
         """Apply options to a clone of the exact model; the record starts as the exact one's."""
@@ -123,18 +133,20 @@ class LossySearch:
             record=RewriteRecord(list(exact.applied), list(exact.refused), exact.sweeps),
         )
         model = self._exact.model.clone()
-        wanted = [
-            Planned(site.step, site.choice, site.choice.options[k])
-            for site, k in zip(self._sites, chosen, strict=True)
-            if k is not None
-        ]
-        done = manager.apply_plan(model, wanted)
+        done = manager.apply_plan(model, self._planned(chosen))
         applied = {planned.choice.site for planned in done}
         kept = tuple(
             k if site.choice.site in applied else None
             for site, k in zip(self._sites, chosen, strict=True)
         )
         return Plan(kept, model, manager, self._predicted(kept))
+
+    def _planned(self, chosen: Sequence[int | None]) -> tuple[Planned, ...]:
+        return tuple(
+            Planned(site.step, site.choice, site.choice.options[k])
+            for site, k in zip(self._sites, chosen, strict=True)
+            if k is not None
+        )
 
     def _predicted(self, chosen: Sequence[int | None]) -> float:
         return math.sqrt(

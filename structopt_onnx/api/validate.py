@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from structopt_onnx.api.inputs import Opened, open_source, sample_report, samples_for
-from structopt_onnx.calibration.samples import Samples
 from structopt_onnx.errors import ModelError
-from structopt_onnx.model.loading import Source
-from structopt_onnx.report.record import SampleReport
 from structopt_onnx.validation.drift import Drift
 from structopt_onnx.validation.drift import drift as find_drift
 from structopt_onnx.validation.models import ModelValidation, validate_models
 from structopt_onnx.validation.tolerances import ROUNDING, arithmetic_dtype
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from structopt_onnx.calibration.samples import Samples
+    from structopt_onnx.model.loading import Source
+    from structopt_onnx.report.record import SampleReport
 
 # The search for the first tensor that differs runs both models many times.
 _DRIFT_SAMPLES = 8
@@ -108,7 +111,13 @@ def validate(
     )
     found = None
     if drift and not verdict.passed:
-        found = _drift(first, second, _telling(samples, verdict), max_error, threads, libraries)
+        found = _drift(
+            (first, second),
+            _telling(samples, verdict),
+            max_error,
+            threads=threads,
+            libraries=libraries,
+        )
     return ValidationReport(first.name, second.name, sample_report(samples), verdict, found)
 
 
@@ -120,13 +129,14 @@ def _telling(samples: Samples, verdict: ModelValidation) -> Samples:
 
 
 def _drift(
-    first: Opened,
-    second: Opened,
+    models: tuple[Opened, Opened],
     samples: Samples,
     max_error: float | Mapping[str, float] | None,
+    *,
     threads: int,
     libraries: Sequence[Path],
 ) -> Drift | None:
+    first, second = models
     tolerance = ROUNDING[arithmetic_dtype(first.model) or "float32"]
     if isinstance(max_error, Mapping):
         tolerance = max(max_error.values(), default=tolerance)

@@ -1,0 +1,189 @@
+"""Handing over: the boldest candidate that validates as written and is not slower."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from structopt_onnx.api.replay_record import RECORD_KEY
+from structopt_onnx.errors import ValidationFailed
+from structopt_onnx.model.exactness import Exactness
+from structopt_onnx.model.saving import save
+from structopt_onnx.rewriting.cost import graph_cost
+from structopt_onnx.runtime.benchmark import BenchmarkSettings, benchmark
+from structopt_onnx.runtime.file_size import model_file_bytes
+from structopt_onnx.validation.models import validate_models
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from structopt_onnx.api.bench import Bench
+    from structopt_onnx.calibration.samples import Samples
+    from structopt_onnx.rewriting.manager import PassManager
+    from structopt_onnx.runtime.comparison import Comparison
+    from structopt_onnx.validation.models import ModelValidation
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model that could be handed over, with the record of how it came about.
+
+    Parameters
+    ----------
+    model, manager
+        The model and the manager that made it.
+    what
+        What would be rolled back with it.
+    lossy
+        Whether it is held to the error budget instead of to rounding.
+    """
+
+    model: ir.Model
+    manager: PassManager
+    what: str
+    lossy: bool = False
+
+
+class _RejectedError(Exception):
+    """A candidate that is not kept, and why."""
+
+
+class _TooLargeError(_RejectedError):
+    """A candidate whose file is larger than the original's."""
+
+
+@dataclass
+class Delivery:
+    """The candidate kept, where it was written, and what proved it."""
+
+    kept: Candidate
+    path: Path | None
+    validation: ModelValidation | None = None
+    comparison: Comparison | None = None
+    rolled_back: tuple[str, ...] = ()
+
+
+def deliver(
+    bench: Bench,
+    candidates: list[Candidate],
+    judged: Samples,
+    output: str | Path | None,
+    *,
+    most_bytes: int,
+) -> Delivery:
+    """Write the boldest candidate that validates, is not larger and not slower.
+
+    Parameters
+    ----------
+    bench
+        The run.
+    candidates
+        From the boldest to the last, which is the least that can be handed over.
+    judged
+        The samples to validate and measure on.
+    output
+        Where to write; None writes nothing that stays.
+    most_bytes
+        Size of the original.
+
+    Raises
+    ------
+    ValidationFailed
+        When not even the last candidate survives being written.
+    """
+    rolled_back: list[str] = []
+    for candidate in candidates:
+        delivery = Delivery(candidate, None if output is None else Path(output))
+        last = candidate is candidates[-1]
+        try:
+            try:
+                _write(bench, delivery, judged, None if last else most_bytes)
+            except _TooLargeError:
+                # The record is worth less than the promise that nothing grows.
+                if candidate.model.metadata_props.pop(RECORD_KEY, None) is None:
+                    raise
+                _write(bench, delivery, judged, most_bytes)
+        except _RejectedError as rejected:
+            rolled_back.append(f"{candidate.what}: {rejected}")
+        else:
+            delivery.rolled_back = tuple(rolled_back)
+            return delivery
+    raise ValidationFailed(f"{bench.name}: nothing can be saved: {rolled_back[-1]}")
+
+
+def _write(bench: Bench, delivery: Delivery, judged: Samples, most_bytes: int | None) -> None:
+    def check(path: Path) -> None:
+        size = model_file_bytes(path)
+        if most_bytes is not None and size > most_bytes:
+            raise _TooLargeError(f"larger than the original: {size:,} bytes of {most_bytes:,}")
+        _check(bench, delivery, path, judged)
+
+    model = delivery.kept.model
+    if delivery.path is not None:
+        save(model, delivery.path, external_data=bench.options.external_data, check=check)
+        return
+    with tempfile.TemporaryDirectory(prefix="structopt-onnx-") as folder:
+        save(model, Path(folder) / "candidate.onnx", check=check)
+
+
+def _check(bench: Bench, delivery: Delivery, path: Path, judged: Samples) -> None:
+    """Validate the file as written and measure it; raises `_RejectedError`."""
+    options, candidate = bench.options, delivery.kept
+    with bench.clock.stage("validate"):
+        bench.progress("validate")
+        validation = validate_models(
+            bench.reference,
+            path,
+            judged,
+            max_error=options.max_error if candidate.lossy else None,
+            exactness=Exactness.LOSSY
+            if candidate.lossy
+            else Exactness.weakest(step.exactness for step in bench.exact_steps),
+            synthetic=judged.synthetic,
+            threads=options.threads,
+            libraries=options.libraries,
+        )
+    if not validation.passed:
+        raise _RejectedError(validation.failures[0])
+    delivery.validation = validation
+    if not options.benchmark or not candidate.manager.record.applied:
+        return
+    with bench.clock.stage("benchmark"):
+        bench.progress("benchmark")
+        comparison = _measure(bench, path, judged)
+    delivery.comparison = comparison
+    if comparison.verdict == "not measured" and not _predicted_to_pay(bench, candidate):
+        raise _RejectedError(
+            f"not measured ({comparison.reason}), and no cost is predicted to fall"
+        )
+    slower = comparison.verdict == "slower"
+    allowed = 1.0 if options.minimize == "time" else 1.0 + options.tolerate
+    if slower and comparison.ratio is not None and comparison.ratio > allowed:
+        raise _RejectedError(f"significantly slower: {comparison.summary()}")
+
+
+def _predicted_to_pay(bench: Bench, candidate: Candidate) -> bool:
+    """Whether the static cost of the candidate is below the original's."""
+    facts = candidate.manager.facts
+    before = graph_cost(bench.model, facts(bench.model))
+    after = graph_cost(candidate.model, facts(candidate.model))
+    objective = bench.options.minimize
+    was = (replace(before, seconds=bench.target.seconds(before)).of(objective), before.nodes)
+    return (replace(after, seconds=bench.target.seconds(after)).of(objective), after.nodes) < was
+
+
+def _measure(bench: Bench, path: Path, judged: Samples) -> Comparison:
+    settings = BenchmarkSettings(
+        seconds=bench.options.benchmark_seconds,
+        threads=bench.options.threads,
+        seed=bench.options.seed,
+        libraries=bench.options.libraries,
+    )
+    if isinstance(bench.reference, Path):
+        return benchmark(bench.reference, path, judged, settings)
+    with tempfile.TemporaryDirectory(prefix="structopt-onnx-") as folder:
+        original = Path(folder) / "original.onnx"
+        original.write_bytes(bench.reference)
+        return benchmark(original, path, judged, settings)

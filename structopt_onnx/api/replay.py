@@ -1,0 +1,118 @@
+"""Replay: the rewrites of an earlier run applied to the original again, without a new plan."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from structopt_onnx.api.exact import ExactStage
+from structopt_onnx.api.replay_record import (
+    RECORD_KEY,
+    LossyStep,
+    ReplayRecord,
+    blind,
+    decode,
+    digest,
+    encode,
+    fingerprint,
+)
+from structopt_onnx.api.sites import Site, collect_sites
+from structopt_onnx.errors import UsageError
+from structopt_onnx.rewriting.manager import Planned
+from structopt_onnx.rewriting.record import Applied, RewriteRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import onnx_ir as ir
+
+    from structopt_onnx.api.bench import Bench
+
+__all__ = [
+    "RECORD_KEY",
+    "Replay",
+    "ReplayRecord",
+    "decode",
+    "digest",
+    "encode",
+    "fingerprint",
+    "replay",
+]
+
+
+class Replay:
+    """Applies the first patches of a record to the original, as many as asked for.
+
+    What does not depend on the number is done once: the exact passes before the lossy ones, and
+    the statistics that those are fitted by.
+
+    Parameters
+    ----------
+    bench
+        The original, with the samples and options of the record.
+    record
+        What was applied.
+    """
+
+    def __init__(self, bench: Bench, record: ReplayRecord) -> None:
+        self._bench = bench
+        self._record = record
+        self._base: tuple[ExactStage, list[Site]] | None = None
+
+    def run(self, count: int) -> tuple[ir.Model, tuple[Applied, ...]]:
+        """Return the model with the first `count` patches, and these.
+
+        Raises
+        ------
+        UsageError
+            When a lossy step of the record is not on offer again.
+        """
+        exact_count = self._record.exact_count
+        if count <= exact_count:
+            stage = self._exact(count)
+            return stage.model, tuple(stage.manager.record.applied)
+        if self._base is None:
+            samples = self._bench.samples
+            fit = samples if blind(self._bench) else samples.split()[0]
+            fitted = self._exact(self._record.fitted_after)
+            sites = collect_sites(self._bench, fitted, fit)
+            self._base = self._exact(exact_count), sites
+        stage, sites = self._base
+        done = stage.manager.record
+        manager = replace(
+            self._bench.manager(stage.deny, count - exact_count),
+            record=RewriteRecord(list(done.applied), list(done.refused), done.sweeps),
+        )
+        model = stage.model.clone()
+        manager.apply_plan(model, [self._planned(step, sites) for step in self._record.lossy])
+        if count > exact_count + len(self._record.lossy):
+            model = manager.run(model, self._bench.exact_steps)
+        return model, tuple(manager.record.applied)
+
+    def _exact(self, fuel: int) -> ExactStage:
+        deny = frozenset(self._record.deny)
+        manager = self._bench.manager(deny, fuel)
+        model = manager.run(self._bench.model.clone(), self._bench.exact_steps)
+        return ExactStage(model, manager, deny, ())
+
+    def _planned(self, step: LossyStep, sites: Sequence[Site]) -> Planned:
+        weights = "+".join(step.site)
+        found = [
+            Planned(site.step, site.choice, option)
+            for site in sites
+            if site.step.name == step.step and site.choice.site == frozenset(step.site)
+            for option in site.choice.options
+            if option.label == step.option
+        ]
+        if len(found) != 1:
+            many = "no longer offered" if not found else "offered by several steps of the pipeline"
+            raise UsageError(
+                f"{self._bench.name}: the record's {step.step} of {weights} at {step.option} is "
+                f"{many}; give the model and the calibration data of the recorded run"
+            )
+        return found[0]
+
+
+def replay(bench: Bench, record: ReplayRecord, count: int) -> ir.Model:
+    """Return the original with the first `count` patches of a record; see `Replay`."""
+    return Replay(bench, record).run(count)[0]
