@@ -1,0 +1,88 @@
+"""The command `benchmark`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.console import Group
+
+import structopt_onnx
+from structopt_onnx.cli import options  # noqa: TC001 - typer reads annotations
+from structopt_onnx.cli.terminal import Terminal
+from structopt_onnx.report.checks import comparison_notes, timing_rows
+from structopt_onnx.report.figures import change, count
+from structopt_onnx.report.layout import line, table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    import typer
+    from rich.console import RenderableType
+
+    from structopt_onnx.runtime.comparison import Comparison
+
+_EPILOG = """\b
+Examples:
+  structopt-onnx benchmark model.onnx
+  structopt-onnx benchmark model.onnx small.onnx --data samples.npz
+  structopt-onnx benchmark model.onnx small.onnx --seconds 60 --replicates 12 --json
+"""
+
+
+def benchmark(
+    a: options.Measured,
+    b: options.Against = None,
+    *,
+    data: options.Data = None,
+    seconds: options.Seconds = 20.0,
+    replicates: options.Replicates = 8,
+    library: options.Libraries = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    seed: options.Seed = 0,
+    threads: options.Threads = 1,
+) -> None:
+    """Measure a model, or two against each other.
+
+    Two are timed in pairs; the verdict has a 95 % interval and a control. It is of one thread;
+    times at --threads are reported beside it.
+    """
+    terminal = Terminal(json, quiet)
+    with terminal.progress("measuring"):
+        comparison = structopt_onnx.benchmark(
+            a,
+            b,
+            data=data,
+            seconds=seconds,
+            replicates=replicates,
+            threads=threads,
+            seed=seed,
+            libraries=tuple(library or ()),
+        )
+    terminal.tell(comparison, lambda: Group(*_parts(comparison, a, b)))
+
+
+def _parts(comparison: Comparison, a: Path, b: Path | None) -> Iterator[RenderableType]:
+    names = str(a) if b is None else f"{b} against {a}"
+    yield line(f"{names}: {comparison.summary()}", "bold")
+    first = comparison.a
+    second = comparison.b
+    rows = list(timing_rows(first, second))
+    if second is None:
+        cells = [("file, bytes", count(first.file_bytes)), *((r[0], r[1]) for r in rows)]
+        yield table(("", "A"), cells, (1,))
+    else:
+        sizes = first.file_bytes, second.file_bytes
+        both = [
+            ("file, bytes", count(sizes[0]), count(sizes[1]), change(*sizes)),
+            *((what, x, y, change(p, q)) for what, x, y, p, q in rows),
+        ]
+        yield table(("", "A", "B", "change"), both, (1, 2, 3))
+    for note in comparison_notes(comparison):
+        yield line(note)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the program."""
+    app.command(epilog=_EPILOG)(benchmark)

@@ -1,0 +1,72 @@
+"""The command `explain`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import structopt_onnx
+from structopt_onnx.cli import options
+from structopt_onnx.cli.terminal import Terminal
+from structopt_onnx.report.text import render
+
+if TYPE_CHECKING:
+    import typer
+
+_EPILOG = """\b
+Examples:
+  structopt-onnx explain model.onnx
+  structopt-onnx explain model.onnx --max-error 0.05 --calibration samples.npz
+  structopt-onnx explain model.onnx --json | jq '.refused[].refusal.code' | sort | uniq -c
+"""
+
+
+def explain(
+    source: options.Source,
+    *,
+    max_error: options.MaxError = None,
+    calibration: options.Calibration = None,
+    minimize: options.Minimized = options.Minimize.TIME,
+    target: options.TargetName = "cpu",
+    passes: options.Passes = None,
+    only: options.Only = None,
+    skip: options.Skip = None,
+    fuel: options.Fuel = None,
+    allow_synthetic: options.AllowSynthetic = False,
+    time_limit: options.TimeLimit = None,
+    max_memory: options.MaxMemory = None,
+    library: options.Libraries = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    seed: options.Seed = 0,
+    threads: options.Threads = 1,
+) -> None:
+    """Say what `optimize` would do and what not, and why.
+
+    Nothing is written.
+    """
+    terminal = Terminal(json, quiet)
+    with terminal.progress("explaining") as say:
+        report = structopt_onnx.explain(
+            source,
+            calibration=calibration,
+            progress=say,
+            passes=passes,
+            max_error=max_error,
+            minimize=minimize.value,
+            target=target,
+            only=tuple(only or ()),
+            skip=tuple(skip or ()),
+            seed=seed,
+            threads=threads,
+            time_limit=time_limit,
+            max_memory=max_memory,
+            libraries=tuple(library or ()),
+            allow_synthetic=allow_synthetic,
+            fuel=fuel,
+        )
+    terminal.tell(report, lambda: render(report))
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the program."""
+    app.command(epilog=_EPILOG)(explain)

@@ -1,0 +1,89 @@
+"""The command `optimize`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import structopt_onnx
+from structopt_onnx.cli import options
+from structopt_onnx.cli.report_file import checked, write
+from structopt_onnx.cli.terminal import Terminal
+from structopt_onnx.report.text import render
+
+if TYPE_CHECKING:
+    import typer
+
+_EPILOG = """\b
+Examples:
+  structopt-onnx optimize model.onnx small.onnx
+  structopt-onnx optimize model.onnx small.onnx --max-error 0.05 --calibration samples.npz
+  structopt-onnx optimize model.onnx small.onnx --passes share-initializers --no-benchmark
+  structopt-onnx optimize model.onnx model.onnx --skip '/decoder/*' --report report.json
+"""
+
+
+def optimize(
+    source: options.Source,
+    output: options.Output,
+    *,
+    max_error: options.MaxError = None,
+    calibration: options.Calibration = None,
+    minimize: options.Minimized = options.Minimize.TIME,
+    tolerate: options.Tolerate = 0.0,
+    target: options.TargetName = "cpu",
+    passes: options.Passes = None,
+    only: options.Only = None,
+    skip: options.Skip = None,
+    fuel: options.Fuel = None,
+    allow_synthetic: options.AllowSynthetic = False,
+    time_limit: options.TimeLimit = None,
+    max_memory: options.MaxMemory = None,
+    library: options.Libraries = None,
+    benchmark: options.Benchmark = True,
+    benchmark_seconds: options.BenchmarkSeconds = 20.0,
+    external_data: options.ExternalData = None,
+    report: options.ReportFile = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    seed: options.Seed = 0,
+    threads: options.Threads = 1,
+) -> None:
+    """Make a model smaller and faster, prove the result, measure it.
+
+    Exact rewrites only, unless --max-error allows some error at the outputs. The file written is
+    validated against the original; what fails or is significantly slower is taken back.
+    """
+    terminal = Terminal(json, quiet)
+    report_path = checked(report, source, output)
+    with terminal.progress("optimizing") as say:
+        result = structopt_onnx.optimize(
+            source,
+            output,
+            calibration=calibration,
+            progress=say,
+            passes=passes,
+            max_error=max_error,
+            minimize=minimize.value,
+            tolerate=tolerate,
+            target=target,
+            only=tuple(only or ()),
+            skip=tuple(skip or ()),
+            seed=seed,
+            threads=threads,
+            benchmark=benchmark,
+            benchmark_seconds=benchmark_seconds,
+            time_limit=time_limit,
+            max_memory=max_memory,
+            libraries=tuple(library or ()),
+            allow_synthetic=allow_synthetic,
+            fuel=fuel,
+            external_data=external_data,
+        )
+    terminal.tell(result.report, lambda: render(result.report))
+    if report_path is not None:
+        write(report_path, result.report)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the program."""
+    app.command(epilog=_EPILOG)(optimize)

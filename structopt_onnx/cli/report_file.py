@@ -1,0 +1,51 @@
+"""The file that --report asks for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from structopt_onnx.errors import UsageError
+from structopt_onnx.report.json import to_json
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def checked(path: Path | None, *others: Path) -> Path | None:
+    """Refuse a report that could not be written, before the long work begins.
+
+    Parameters
+    ----------
+    path
+        Where the report shall go.
+    others
+        Files of the same command that it must not replace.
+
+    Raises
+    ------
+    UsageError
+        When it is a folder, lies in none, or is one of the others.
+    """
+    if path is None:
+        return None
+    if path.is_dir():
+        raise UsageError(f"{path}: --report needs a file, and this is a folder")
+    if not path.parent.is_dir():
+        raise UsageError(f"{path}: no such folder for --report")
+    if any(path.resolve() == other.resolve() for other in others):
+        raise UsageError(f"{path}: --report would replace the model")
+    return path
+
+
+def write(path: Path, record: object) -> None:
+    """Write a record as JSON.
+
+    Raises
+    ------
+    UsageError
+        When the file can't be written.
+    """
+    try:
+        path.write_text(to_json(record), encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{path}: the report can't be written: {error.strerror}") from error

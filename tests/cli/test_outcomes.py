@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+
+def test_bisect_names_the_rewrite_to_blame(run, calls):
+    text = run("bisect", "in.onnx", "out.onnx").out.splitlines()
+    assert "bisect" in calls
+    assert text == [
+        "rewrite 7, by factor-matmul at fc: w: rank 8",
+        "with it: output 'y': relative L2 error 0.2 is over the limit 0.05",
+        "limit 0.05; 12 rewrites on record, 5 models compared on 4 samples from synthetic",
+    ]
+
+
+def test_bisect_blames_nobody_when_the_model_is_good(run, calls, bisection):
+    good = replace(bisection, culprit=None, failure=None, error=1e-6, max_error=None)
+    calls.answer("bisect", good)
+    text = run("bisect", "in.onnx", "out.onnx").out
+    assert text.startswith("out.onnx keeps to its limit: error 1e-06\nlimit rounding; ")
+
+
+def test_bisect_blames_no_rewrite_for_what_was_done_to_the_file_later(run, calls, bisection):
+    calls.answer("bisect", replace(bisection, culprit=None))
+    text = run("bisect", "in.onnx", "out.onnx").out
+    assert text.startswith("out.onnx fails, but no rewrite on record is to blame\n")
+    assert "was the file changed after it was made?" in text
+    assert "factor-matmul" not in text
+
+
+def test_inspect_cuts_long_lists_and_says_so(run, calls):
+    text = run("inspect", "in.onnx").out
+    assert "inspect" in calls
+    assert text.startswith("in.onnx: 1,000 bytes, 10 parameters, 100 MACs, 2 nodes\n")
+    assert "opsets: ai.onnx 17, com.example 1; by unknown" in text
+    assert "40 Op0, 39 Op1, " in text
+    assert "and 4 more kinds" in text
+    assert "Weights: the largest of 20\n" in text
+    assert "com.example::twice" in text
+    assert "author" in text
+
+
+def test_densify_says_whether_the_result_was_run(run, calls):
+    assert "densify" not in calls
+    done = run("densify", "a.onnx", "b.onnx")
+    assert done.out == (
+        "a.onnx -> b.onnx: 2 sparse tensors made dense, 1,000 -> 2,000 bytes; same bits when run\n"
+    )
+
+
+def test_benchmark_of_one_and_of_two_models(run, calls):
+    two = run("benchmark", "a.onnx", "b.onnx").out
+    assert "benchmark" in calls
+    assert two.startswith("b.onnx against a.onnx: no difference shown: x1.000 time [0.990, 1.010]")
+    assert "no difference shown: the interval includes 1" in two
+    rows = [line.split() for line in two.splitlines()]
+    assert ["p50,", "ms", "0.5", "0.5", "same"] in rows
