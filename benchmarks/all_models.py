@@ -1,4 +1,4 @@
-"""Every model of a folder through `optimize`: sizes, errors, the task's metric, the verdict on time.
+"""Every model of a folder through `optimize`: sizes, errors, the metric, the verdict on time.
 
     python benchmarks/all_models.py
     python benchmarks/all_models.py --models DIR --max-error 0.05 --name NAME --no-metric

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import onnx
+import onnx.checker
 import onnx.shape_inference
 import onnx_ir as ir
 
@@ -47,7 +48,8 @@ def infer_outputs(
     -------
     dict
         Type and shape per output name. Empty for operators without a schema, and when the
-        inference function has nothing to say.
+        inference function has nothing to say or finds the inputs
+        to contradict each other.
     """
     version = opset_imports.get(node.domain)
     if version is None or any(attribute.HasField("g") for attribute in node.attribute):
@@ -63,7 +65,13 @@ def infer_outputs(
             shown,
             opset_imports=[onnx.helper.make_opsetid(d, v) for d, v in opset_imports.items()],
         )
-    except (onnx.defs.SchemaError, onnx.shape_inference.InferenceError, ValueError, RuntimeError):
+    except (
+        onnx.defs.SchemaError,
+        onnx.shape_inference.InferenceError,
+        onnx.checker.ValidationError,
+        ValueError,
+        RuntimeError,
+    ):
         return {}
     return {
         name: ir.TypeAndShape(

@@ -9,11 +9,11 @@ import onnx_ir as ir
 
 from structopt_onnx.errors import InternalError
 from structopt_onnx.model.edit import Edit, Fresh, NewNode
-from structopt_onnx.model.inference import infer_outputs, node_proto
-from structopt_onnx.model.scope import Scope, scopes, subgraphs
+from structopt_onnx.model.scope import Scope, inner_nodes, scopes, subgraphs
+from structopt_onnx.model.wellformed import edit_problems, infer_added, outer_first
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping
 
 PASS_KEY = "structopt_onnx.pass"  # noqa: S105 - a pass, not a password
 PATCH_KEY = "structopt_onnx.patch"
@@ -26,6 +26,7 @@ class Names:
 
     def __init__(self, model: ir.Model) -> None:
         self._taken: set[str] = set()
+        self._last: dict[str, int] = {}
         for scope in scopes(model):
             graph = scope.graph
             self._taken.update(v.name for v in graph.inputs if v.name)
@@ -37,19 +38,13 @@ class Names:
 
     def fresh(self, wish: str) -> str:
         """Return `wish`, or the first of ``wish_1``, ``wish_2``... that nobody has."""
-        name, number = wish, 0
+        name, number = wish, self._last.get(wish, 0)
         while name in self._taken:
             number += 1
             name = f"{wish}_{number}"
         self._taken.add(name)
+        self._last[wish] = number
         return name
-
-
-def _with_inner(node: ir.Node) -> Iterator[ir.Node]:
-    yield node
-    for _, graph in subgraphs(node):
-        for inner in graph:
-            yield from _with_inner(inner)
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,15 +72,16 @@ class Patch:
     def stale(self) -> bool:
         """Whether an earlier patch has already taken out something that this one is about."""
         return any(
-            any(node.graph is not scope.graph for node in edit.remove)
+            any(node.graph is None for node in edit.remove)
             or any(old.graph is None for old in edit.rewire)
             or any(isinstance(v, ir.Value) and v.graph is None for v in edit.operands())
-            for scope, edit in self.edits.items()
+            or any(value.graph is None for value in edit.replace_data)
+            for edit in self.edits.values()
         )
 
     def dying_initializers(self) -> tuple[ir.Value, ...]:
         """Return the initializers that nothing will read once the patch is applied."""
-        gone = {inner for node in self.removed() for inner in _with_inner(node)}
+        gone = {inner for node in self.removed() for inner in inner_nodes(node)}
         moved = {old for edit in self.edits.values() for old in edit.rewire}
         kept = {operand for edit in self.edits.values() for operand in edit.operands()}
         touched = {i for node in gone for i in node.inputs if i is not None} | moved
@@ -107,10 +103,8 @@ class Patch:
         InternalError
             Naming the scope and the value or node at fault; the model is untouched.
         """
-        gone = self.removed()
-        for scope, edit in self.edits.items():
-            for problem in _problems(scope, edit, gone):
-                raise InternalError(f"{self.title}: in {scope.path}: {problem}")
+        for scope, problem in edit_problems(self.edits):
+            raise InternalError(f"{self.title}: in {scope.path}: {problem}")
 
     def apply(self, names: Names, *, pass_name: str, number: int) -> tuple[str, ...]:
         """Carry the edit out.
@@ -128,72 +122,19 @@ class Patch:
             Names of the values that the removed nodes made.
         """
         dying = self.dying_initializers()
-        replaced = tuple(o.name or "" for n in self.removed() for o in n.outputs)
+        replaced = tuple(sorted(o.name or "" for n in self.removed() for o in n.outputs))
         provenance = {
             PASS_KEY: pass_name,
             PATCH_KEY: str(number),
-            REPLACED_KEY: ",".join(sorted(replaced)[:_REPLACED_NAMES]),
+            REPLACED_KEY: ",".join(replaced[:_REPLACED_NAMES]),
         }
         made: dict[Fresh, ir.Value] = {}
-        for scope, edit in self.edits.items():
+        for scope, edit in outer_first(self.edits):
             _apply_edit(scope, edit, made, names, provenance)
         for value in dying:
             if value.graph is not None and not value.uses():
                 del value.graph.initializers[value.name or ""]
         return replaced
-
-
-def _problems(scope: Scope, edit: Edit, gone: frozenset[ir.Node]) -> Iterator[str]:
-    for node in edit.remove:
-        yield from _removal_problems(scope, edit, node, gone)
-    made = {output for node in edit.add for output in node.outputs}
-    for operand in edit.operands():
-        if isinstance(operand, Fresh):
-            if operand.tensor is None and operand not in made:
-                yield f"fresh value '{operand.name}' is made by no node"
-        elif operand is not None:
-            if operand.producer() in gone:
-                yield f"value '{operand.name}' is read after its node was removed"
-            if not scope.sees(operand.graph):
-                yield f"value '{operand.name}' is not visible here"
-    for old, new in edit.rewire.items():
-        yield from _rewire_problems(old, new)
-    for value, tensor in edit.replace_data.items():
-        yield from _data_problems(value, tensor)
-
-
-def _data_problems(value: ir.Value, tensor: ir.TensorProtocol) -> Iterator[str]:
-    present = value.const_value
-    if present is None or not value.is_initializer():
-        yield f"'{value.name}' is no initializer"
-    elif (present.dtype, present.shape) != (tensor.dtype, tensor.shape):
-        yield f"new data of '{value.name}' is {tensor.dtype.name}{tensor.shape}"
-
-
-def _removal_problems(
-    scope: Scope, edit: Edit, node: ir.Node, gone: frozenset[ir.Node]
-) -> Iterator[str]:
-    if node.graph is not scope.graph:
-        yield f"node '{node.name}' to be removed is not here"
-    inner = set(_with_inner(node))
-    for output in node.outputs:
-        if output in edit.rewire:
-            continue
-        if output.is_graph_output():
-            yield f"output '{output.name}' of removed node '{node.name}' is a graph output"
-        if any(use.node not in gone and use.node not in inner for use in output.uses()):
-            yield f"output '{output.name}' of removed node '{node.name}' is still read"
-
-
-def _rewire_problems(old: ir.Value, new: ir.Value | Fresh) -> Iterator[str]:
-    if isinstance(new, Fresh):
-        if new.tensor is not None and old.is_graph_output():
-            yield f"graph output '{old.name}' can't become an initializer"
-        return
-    if old.is_graph_output():
-        yield f"graph output '{old.name}' must be made by a new node"
-    if old.dtype is not None and new.dtype is not None and old.dtype != new.dtype:
-        yield f"'{old.name}' is {old.dtype.name}, its replacement {new.dtype.name}"
 
 
 def _apply_edit(
@@ -204,14 +145,18 @@ def _apply_edit(
     provenance: Mapping[str, str],
 ) -> None:
     graph = scope.graph
-    heirs = {new: old for old, new in edit.rewire.items() if isinstance(new, Fresh)}
+    heirs = _heirs(edit)
+    known = infer_added(scope, edit)
     for operand in edit.operands():
         if isinstance(operand, Fresh) and operand.tensor is not None and operand not in made:
             made[operand] = _register(graph, operand, operand.tensor, names)
-    nodes = [
-        _make_node(scope, node, made, heirs, names=names, provenance=provenance)
-        for node in edit.add
-    ]
+    nodes = []
+    for description in edit.add:
+        node = _make_node(description, made, names, provenance)
+        for fresh, value in zip(description.outputs, node.outputs, strict=True):
+            made[fresh] = value
+            _settle(value, fresh, heirs.get(fresh), known.get(fresh), names)
+        nodes.append(node)
     if edit.remove:
         graph.insert_before(edit.remove[0], nodes)
     else:
@@ -220,14 +165,60 @@ def _apply_edit(
         old.replace_all_uses_with(
             made[new] if isinstance(new, Fresh) else new, replace_graph_outputs=True
         )
-    for node in edit.remove:
-        for inner in _with_inner(node):
-            for index in range(len(inner.inputs)):
-                inner.replace_input_with(index, None)
+    for removed in edit.remove:
+        _dismantle(removed)
     graph.remove(edit.remove)
     for value, tensor in edit.replace_data.items():
         value.const_value = tensor
         value.metadata_props.update(provenance)
+
+
+def _heirs(edit: Edit) -> dict[Fresh, ir.Value]:
+    """Map new values to the old one each stands for; a graph output comes before others."""
+    heirs: dict[Fresh, ir.Value] = {}
+    for old, new in edit.rewire.items():
+        if isinstance(new, Fresh) and (new not in heirs or old.is_graph_output()):
+            heirs[new] = old
+    return heirs
+
+
+def _settle(
+    value: ir.Value,
+    fresh: Fresh,
+    heir_of: ir.Value | None,
+    known: ir.TypeAndShape | None,
+    names: Names,
+) -> None:
+    """Give a new value its name, type and shape."""
+    if known is not None:
+        value.type, value.shape = known.type, known.shape
+    if heir_of is None:
+        value.name = names.fresh(fresh.name)
+        return
+    if heir_of.type is not None:
+        value.type = heir_of.type
+    if heir_of.shape is not None or heir_of.is_graph_output():  # an interface stays as declared
+        value.shape = heir_of.shape
+    if heir_of.producer() is None:  # an input or initializer keeps its name
+        value.name = names.fresh(fresh.name)
+        return
+    name = heir_of.name or fresh.name
+    # The old value may live on unread, as one of several outputs of a node.
+    heir_of.name = names.fresh(f"{name}_unused")
+    value.name, value.doc_string = name, heir_of.doc_string
+    value.meta.update(heir_of.meta)
+    value.metadata_props.update(heir_of.metadata_props)
+
+
+def _dismantle(node: ir.Node) -> None:
+    """Take a node's inputs, and its subgraphs' nodes and constants, out of use for good."""
+    for index in range(len(node.inputs)):
+        node.replace_input_with(index, None)
+    for _, graph in subgraphs(node):
+        for inner in graph:
+            _dismantle(inner)
+        graph.remove(tuple(graph))
+        graph.initializers.clear()
 
 
 def _register(graph: ir.Graph, fresh: Fresh, tensor: ir.TensorProtocol, names: Names) -> ir.Value:
@@ -243,56 +234,33 @@ def _register(graph: ir.Graph, fresh: Fresh, tensor: ir.TensorProtocol, names: N
 
 
 def _make_node(
-    scope: Scope,
     node: NewNode,
-    made: dict[Fresh, ir.Value],
-    heirs: Mapping[Fresh, ir.Value],
-    *,
+    made: Mapping[Fresh, ir.Value],
     names: Names,
     provenance: Mapping[str, str],
 ) -> ir.Node:
-    inputs = [made[i] if isinstance(i, Fresh) else i for i in node.inputs]
     new = ir.Node(
         node.domain,
         node.op_type,
-        inputs,
+        [made[i] if isinstance(i, Fresh) else i for i in node.inputs],
         node.attrs(),
         num_outputs=len(node.outputs),
         name=names.fresh(node.outputs[0].name + "/" + node.op_type),
         metadata_props=dict(provenance),
     )
-    inferred = _infer(scope, node, inputs)
-    for index, (fresh, value) in enumerate(zip(node.outputs, new.outputs, strict=True)):
-        made[fresh] = value
-        heir_of = heirs.get(fresh)
-        if heir_of is not None:
-            value.name, value.type, value.shape = heir_of.name, heir_of.type, heir_of.shape
-            heir_of.name = None
-            continue
-        value.name = names.fresh(fresh.name)
-        known = inferred.get(f"out{index}")
-        if known is not None:
-            value.type, value.shape = known.type, known.shape
+    for _, graph in subgraphs(new):
+        _name_body(graph, names, provenance)
     return new
 
 
-def _infer(
-    scope: Scope, node: NewNode, inputs: Sequence[ir.Value | None]
-) -> dict[str, ir.TypeAndShape]:
-    proto = node_proto(
-        node.op_type,
-        node.domain,
-        [f"in{k}" if value is not None else "" for k, value in enumerate(inputs)],
-        [f"out{k}" for k in range(len(node.outputs))],
-        node.attrs(),
-    )
-    outer = scope
-    while outer.parent is not None:
-        outer = outer.parent
-    present = [(f"in{k}", value) for k, value in enumerate(inputs) if value is not None]
-    return infer_outputs(
-        proto,
-        {name: ir.TypeAndShape(v.type, v.shape) for name, v in present if v.type is not None},
-        {name: v.const_value for name, v in present if v.const_value is not None},
-        outer.graph.opset_imports,
-    )
+def _name_body(graph: ir.Graph, names: Names, provenance: Mapping[str, str]) -> None:
+    """Make the names in a new node's body unique in the model."""
+    values = [*graph.inputs, *graph.initializers.values()]
+    for node in graph:
+        node.metadata_props.update(provenance)
+        node.name = names.fresh(node.name or node.op_type)
+        values += [output for output in node.outputs if output.name != ""]
+        for _, inner in subgraphs(node):
+            _name_body(inner, names, provenance)
+    for value in dict.fromkeys(values):
+        value.name = names.fresh(value.name or "value")

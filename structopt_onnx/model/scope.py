@@ -45,6 +45,16 @@ class Scope:
         """Whether this is the model's main graph, whose values a session can hand out."""
         return self.parent is None and not self.in_function
 
+    @property
+    def depth(self) -> int:
+        """How many scopes are around this one."""
+        return 0 if self.parent is None else 1 + self.parent.depth
+
+    @property
+    def outermost(self) -> Scope:
+        """The main graph or function that this scope lies in, or is."""
+        return self if self.parent is None else self.parent.outermost
+
     def sees(self, graph: ir.Graph | None) -> bool:
         """Whether values of `graph` can be named here: it is this scope's or one around it."""
         scope: Scope | None = self
@@ -65,6 +75,14 @@ def subgraphs(node: ir.Node) -> Iterator[tuple[str, ir.Graph]]:
         elif attribute.type == ir.AttributeType.GRAPHS:
             for index, graph in enumerate(attribute.as_graphs()):
                 yield f"{name}[{index}]", graph
+
+
+def inner_nodes(node: ir.Node) -> Iterator[ir.Node]:
+    """Yield a node and the nodes of its subgraphs, at every depth."""
+    yield node
+    for _, graph in subgraphs(node):
+        for inner in graph:
+            yield from inner_nodes(inner)
 
 
 def _nested(scope: Scope) -> Iterator[Scope]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import onnx_ir as ir
 
-from structopt_onnx.model.scope import scopes, subgraphs
+from structopt_onnx.model.scope import scopes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -83,12 +83,16 @@ def node_macs(
     """
     if len(inputs) < 2 or inputs[0] is None or inputs[1] is None or not outputs:  # noqa: PLR2004
         return 0
-    x, w = inputs[0], inputs[1]
+    # The quantized forms interleave scales and zero points with the operands.
+    weight = 3 if op_type in {"QLinearConv", "QLinearMatMul"} and len(inputs) > 3 else 1  # noqa: PLR2004
+    x, w = inputs[0], inputs[weight]
     y = outputs[0]
+    if w is None:
+        return 0
     if op_type in {"LSTM", "GRU", "RNN"} and len(x) == 3 and len(w) == 3:  # noqa: PLR2004
         directions, gates, features = w
-        recurrent = inputs[2]
-        hidden = recurrent[2] if len(inputs) > 2 and recurrent is not None else 0  # noqa: PLR2004
+        recurrent = inputs[2] if len(inputs) > 2 else None  # noqa: PLR2004
+        hidden = recurrent[2] if recurrent is not None else 0
         return x[0] * x[1] * directions * gates * (features + hidden)
     if op_type == "ConvTranspose":
         return math.prod(x) * math.prod(w[1:])
@@ -99,7 +103,7 @@ def node_macs(
     if op_type == "Gemm":
         transposed = "transA" in attributes and bool(attributes["transA"].as_int())
         return math.prod(y) * x[0 if transposed else 1]
-    if op_type in {"MatMul", "MatMulInteger"} and x:
+    if op_type in {"MatMul", "MatMulInteger", "QLinearMatMul"} and x:
         return math.prod(y) * x[-1]
     return 0
 
@@ -127,19 +131,22 @@ def graph_cost(model: ir.Model, facts: Facts) -> Cost:
             if value.const_value is not None
         )
         for node in scope.graph:
-            total += Cost(macs=_macs_of(node, facts), nodes=1)
-            for attribute in node.attributes.values():
-                if node.op_type == "Constant" and attribute.type == ir.AttributeType.TENSOR:
-                    total += weight_cost([attribute.as_tensor()])
+            total += node_cost(node, facts)
     return total
 
 
-def _macs_of(node: ir.Node, facts: Facts) -> int:
-    if node.domain != "" or any(True for _ in subgraphs(node)):
-        return 0
-    return node_macs(
+def node_cost(node: ir.Node, facts: Facts) -> Cost:
+    """Return the cost of one node, without its inputs' weights and its subgraphs."""
+    cost = Cost(nodes=1)
+    if node.domain != "":
+        return cost
+    if node.op_type == "Constant":
+        tensors = [a for a in node.attributes.values() if a.type == ir.AttributeType.TENSOR]
+        return cost + weight_cost(a.as_tensor() for a in tensors if not a.is_ref())
+    macs = node_macs(
         node.op_type,
         node.attributes,
         [facts.concrete(value) for value in node.inputs],
         [facts.concrete(value) for value in node.outputs],
     )
+    return cost + Cost(macs=macs)

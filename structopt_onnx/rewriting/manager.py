@@ -174,6 +174,7 @@ class PassManager:
         site: tuple[str, ...] = (),
         option: str | None = None,
     ) -> bool:
+        self._guard(step, patch.check)
         for gate in self.gates:
             refusal = gate.admit(step, patch, facts)
             if refusal is not None:
@@ -182,7 +183,6 @@ class PassManager:
         number = len(self.record.applied) + 1
         before, after = patch_cost(patch, facts, self.target)
         anchor = patch.anchor.name or ""
-        self._guard(step, patch.check)
         replaced = self._guard(step, lambda: patch.apply(names, pass_name=step.name, number=number))
         if self.check_each_patch:
             self._finish(model, f"{step.name}, patch {number}")
@@ -231,8 +231,11 @@ class PassManager:
         return edited
 
     def _finish(self, model: ir.Model, what: str) -> None:
-        for scope in self.facts(model).scopes:
-            scope.graph.sort()
+        try:
+            for scope in self.facts(model).scopes:
+                scope.graph.sort()
+        except ValueError as error:
+            raise InternalError(f"{what} left a graph with a cycle: {error}") from error
         found = problems(model)
         if found:
             raise InternalError(f"{what} left an invalid graph: {found[0]}")

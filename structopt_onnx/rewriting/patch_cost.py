@@ -9,9 +9,12 @@ import onnx_ir as ir
 
 from structopt_onnx.model.edit import Edit, Fresh, NewNode, Operand
 from structopt_onnx.model.inference import infer_outputs, node_proto
-from structopt_onnx.rewriting.cost import Cost, node_macs, weight_cost
+from structopt_onnx.model.scope import inner_nodes
+from structopt_onnx.rewriting.cost import Cost, node_cost, node_macs, weight_cost
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from structopt_onnx.model.facts import Facts
     from structopt_onnx.model.patch import Patch
     from structopt_onnx.model.scope import Scope
@@ -34,7 +37,8 @@ def patch_cost(patch: Patch, facts: Facts, target: Target) -> tuple[Cost, Cost]:
     fresh_weights: dict[Fresh, ir.TensorProtocol] = {}
     for scope, edit in patch.edits.items():
         for node in edit.remove:
-            before += Cost(macs=_macs(node, facts), nodes=1)
+            for inner in inner_nodes(node):
+                before += node_cost(inner, facts)
         after += _added(scope, edit, facts, fresh_weights)
     after += weight_cost(fresh_weights.values())
     return (
@@ -43,63 +47,73 @@ def patch_cost(patch: Patch, facts: Facts, target: Target) -> tuple[Cost, Cost]:
     )
 
 
-def _macs(node: ir.Node, facts: Facts) -> int:
-    return node_macs(
-        node.op_type,
-        node.attributes,
-        [facts.concrete(value) for value in node.inputs],
-        [facts.concrete(value) for value in node.outputs],
-    )
-
-
 def _added(scope: Scope, edit: Edit, facts: Facts, weights: dict[Fresh, ir.TensorProtocol]) -> Cost:
-    shapes: dict[Fresh, Dims | None] = {}
+    known = _Known(facts)
     for operand in edit.operands():
         if isinstance(operand, Fresh) and operand.tensor is not None:
             weights[operand] = operand.tensor
-            shapes[operand] = tuple(int(d) for d in operand.tensor.shape.numpy())
+            known.note(operand, operand.tensor.dtype, operand.tensor.shape.numpy())
     for old, new in edit.rewire.items():
         if isinstance(new, Fresh):
-            shapes.setdefault(new, facts.concrete(old))
+            known.note(new, old.dtype, facts.concrete(old))
     total = Cost()
     for node in edit.add:
-        _infer(scope, node, facts, shapes)
-        operands = [_dims(operand, facts, shapes) for operand in node.inputs]
+        known.infer(scope, node)
+        operands = [known.dims(operand) for operand in node.inputs]
         attributes = {attribute.name: attribute for attribute in node.attrs()}
-        outputs = [shapes.get(output) for output in node.outputs]
+        outputs = [known.dims(output) for output in node.outputs]
         macs = node_macs(node.op_type, attributes, operands, outputs) if not node.domain else 0
         total += Cost(macs=macs, nodes=1)
     return total
 
 
-def _dims(operand: Operand, facts: Facts, shapes: dict[Fresh, Dims | None]) -> Dims | None:
-    return shapes.get(operand) if isinstance(operand, Fresh) else facts.concrete(operand)
+class _Known:
+    """Types and concrete shapes of existing values and of those that an edit makes."""
 
+    def __init__(self, facts: Facts) -> None:
+        self.facts = facts
+        self._dims: dict[Fresh, Dims] = {}
+        self._dtypes: dict[Fresh, ir.DataType] = {}
 
-def _infer(scope: Scope, node: NewNode, facts: Facts, shapes: dict[Fresh, Dims | None]) -> None:
-    if all(shapes.get(output) is not None for output in node.outputs):
-        return
-    known: dict[str, ir.TypeAndShape] = {}
-    constants: dict[str, ir.TensorProtocol] = {}
-    for index, operand in enumerate(node.inputs):
-        dims = _dims(operand, facts, shapes)
+    def note(self, fresh: Fresh, dtype: ir.DataType | None, dims: Sequence[int] | None) -> None:
+        if dtype is not None:
+            self._dtypes.setdefault(fresh, dtype)
         if dims is not None:
-            known[f"in{index}"] = ir.TypeAndShape(ir.TensorType(_dtype(operand)), ir.Shape(dims))
-        tensor = operand.tensor if isinstance(operand, Fresh) else facts.tensor(operand)
-        if tensor is not None:
-            constants[f"in{index}"] = tensor
-    names = [f"in{k}" if operand is not None else "" for k, operand in enumerate(node.inputs)]
-    outputs = [f"out{k}" for k in range(len(node.outputs))]
-    proto = node_proto(node.op_type, node.domain, names, outputs, node.attrs())
-    opsets = {d: v for d in ("", node.domain) if (v := facts.opset(scope, d)) is not None}
-    inferred = infer_outputs(proto, known, constants, opsets)
-    for name, output in zip(outputs, node.outputs, strict=True):
-        shape = inferred[name].shape if name in inferred else None
-        if shape is not None and shape.is_static():
-            shapes.setdefault(output, tuple(int(d) for d in shape.numpy()))
+            self._dims.setdefault(fresh, tuple(int(d) for d in dims))
 
+    def dims(self, operand: Operand) -> Dims | None:
+        if isinstance(operand, Fresh):
+            return self._dims.get(operand)
+        return self.facts.concrete(operand)
 
-def _dtype(operand: Operand) -> ir.DataType:
-    if isinstance(operand, Fresh):
-        return operand.tensor.dtype if operand.tensor is not None else ir.DataType.FLOAT
-    return (operand.dtype if operand is not None else None) or ir.DataType.FLOAT
+    def dtype(self, operand: Operand) -> ir.DataType | None:
+        if isinstance(operand, Fresh):
+            return self._dtypes.get(operand)
+        return operand.dtype if operand is not None else None
+
+    def infer(self, scope: Scope, node: NewNode) -> None:
+        """Note what the operator's inference function says about a node's outputs."""
+        types: dict[str, ir.TypeAndShape] = {}
+        constants: dict[str, ir.TensorProtocol] = {}
+        # Shapes hardly depend on types, which models without value_info leave out.
+        likely = next((d for i in node.inputs if (d := self.dtype(i))), ir.DataType.FLOAT)
+        for index, operand in enumerate(node.inputs):
+            dims = self.dims(operand)
+            if dims is not None:
+                dtype = self.dtype(operand) or likely
+                types[f"in{index}"] = ir.TypeAndShape(ir.TensorType(dtype), ir.Shape(dims))
+            tensor = operand.tensor if isinstance(operand, Fresh) else self.facts.tensor(operand)
+            if tensor is not None:
+                constants[f"in{index}"] = tensor
+        names = [f"in{k}" if operand is not None else "" for k, operand in enumerate(node.inputs)]
+        outputs = [f"out{k}" for k in range(len(node.outputs))]
+        proto = node_proto(node.op_type, node.domain, names, outputs, node.attrs())
+        opsets = {d: v for d in ("", node.domain) if (v := self.facts.opset(scope, d)) is not None}
+        inferred = infer_outputs(proto, types, constants, opsets)
+        for name, output in zip(outputs, node.outputs, strict=True):
+            found = inferred.get(name)
+            if found is None:
+                continue
+            static = found.shape is not None and found.shape.is_static()
+            dims = tuple(found.shape.numpy()) if found.shape is not None and static else None
+            self.note(output, found.type.dtype if found.type is not None else None, dims)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import MISSING, Field, fields
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, Any
 
 from structopt_onnx.errors import UsageError
 
@@ -17,6 +17,7 @@ _NAME = re.compile(r"[a-z][a-z0-9-]*")
 _OPTION = re.compile(r"[a-z][a-z0-9_]*")
 _VALUE = re.compile(r"[^,{}\s=]+")
 _BLANK = re.compile(r"\s*")
+_TYPES: dict[str, type[bool | float | str]] = {"bool": bool, "int": int, "float": float}
 _BOOLEANS = {"true": True, "false": False}
 
 
@@ -107,16 +108,17 @@ def _options(reader: _Reader, step: type[Step], known: Mapping[str, Field[Any]])
             raise reader.fail(f"option '{key}' is given twice", at)
         if not reader.accept("="):
             raise reader.fail(f"expected '=' after '{key}'")
-        options[key] = _value(reader, step, known[key])
+        options[key] = _value(reader, known[key])
         if reader.accept("}"):
             return options
         if not reader.accept(","):
             raise reader.fail("expected ',' or '}'")
 
 
-def _value(reader: _Reader, step: type[Step], field: Field[Any]) -> bool | float | str:
+def _value(reader: _Reader, field: Field[Any]) -> bool | float | str:
     text, at = reader.take(_VALUE, "a value")
-    wanted = get_type_hints(step)[field.name]
+    # Not typing.get_type_hints: it needs every name that a pass imports for checkers only.
+    wanted = _TYPES.get(getattr(field.type, "__name__", str(field.type)), str)
     try:
         if wanted is bool:
             return _BOOLEANS[text]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -50,19 +51,13 @@ def knapsack(groups: Sequence[Sequence[Item]], capacity: float) -> list[int | No
     list
         Index of the chosen item per group, or None.
     """
-    if capacity <= 0:
-        grid = [[0 if item.weight <= 0 else _GRID + 1 for item in group] for group in groups]
-    else:
-        grid = [
-            [min(_GRID + 1, int(np.ceil(item.weight / capacity * _GRID))) for item in group]
-            for group in groups
-        ]
+    grid = [[_parts(item.weight, capacity) for item in group] for group in groups]
     best = np.zeros(_GRID + 1)
     taken: list[np.ndarray] = []
     for group, weights in zip(groups, grid, strict=True):
         following, choice = best.copy(), np.full(_GRID + 1, -1)
         for index, (item, weight) in enumerate(zip(group, weights, strict=True)):
-            if weight > _GRID or not np.isfinite(item.weight):
+            if weight > _GRID:
                 continue
             candidate = best[: _GRID + 1 - weight] + item.value
             better = candidate < following[weight:]
@@ -77,3 +72,12 @@ def knapsack(groups: Sequence[Sequence[Item]], capacity: float) -> list[int | No
         plan.append(None if index < 0 else index)
         left -= weights[index] if index >= 0 else 0
     return plan[::-1]
+
+
+def _parts(weight: float, capacity: float) -> int:
+    """Return a weight in parts of the capacity, rounded up; more than all for one that is over."""
+    if weight <= 0:
+        return 0
+    if not weight <= capacity or not math.isfinite(weight):
+        return _GRID + 1
+    return math.ceil(weight / capacity * _GRID)
