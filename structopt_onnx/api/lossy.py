@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from structopt_onnx.api.judge import Judge
+from structopt_onnx.api.plans import Plan, Planning
 from structopt_onnx.api.sites import Site, collect_sites
 from structopt_onnx.report.record import PlanReport
-from structopt_onnx.rewriting.manager import PassManager, Planned
-from structopt_onnx.rewriting.planner import Item, knapsack
-from structopt_onnx.rewriting.record import RewriteRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import onnx_ir as ir
 
     from structopt_onnx.api.bench import Bench
     from structopt_onnx.api.exact import ExactStage
     from structopt_onnx.calibration.samples import Samples
+    from structopt_onnx.rewriting.manager import PassManager, Planned
 
 _MOST_ROUNDS = 4
 # A plan that leaves more of the budget than this unused is tried again with a looser estimate.
@@ -28,16 +25,8 @@ _WELL_USED = 0.9
 # Sites probed again after a plan that missed, and how far one miss may move the budget.
 _MOST_REPROBED = 8
 _LEAST_SCALE = 0.5
-
-
-@dataclass(frozen=True)
-class Plan:
-    """An option per site, None for sites left as they are, and the model it makes."""
-
-    chosen: tuple[int | None, ...]
-    model: ir.Model
-    manager: PassManager
-    predicted: float
+# Undoing on the final part goes a little further than asked, to look there as rarely as possible.
+_UNDO_MARGIN = 0.8
 
 
 @dataclass(frozen=True)
@@ -77,6 +66,7 @@ class LossySearch:
         self._budget = budget
         self._fit, self._probe, self._final = bench.samples.split()
         self._sites: list[Site] = []
+        self._planning = Planning(bench, exact, self._sites)
 
     @property
     def parts(self) -> tuple[Samples, Samples, Samples]:
@@ -87,7 +77,7 @@ class LossySearch:
         """Search, and return the best plan that holds on the final part."""
         bench = self._bench
         with bench.clock.stage("fit"):
-            self._sites = collect_sites(bench, self._exact, self._fit)
+            self._sites += collect_sites(bench, self._exact, self._fit)
         judge, final = Judge(bench, self._probe), Judge(bench, self._final)
         with bench.clock.stage("probe"):
             for number, site in enumerate(self._sites, 1):
@@ -109,6 +99,8 @@ class LossySearch:
         for site, k in zip(self._sites, chosen, strict=True):
             site.explain(k, self._budget, objective)
         misses = [(f"{s.label}: {m[0]}", m[1]) for s in self._sites if (m := s.least(objective))]
+        if plan is None and undone:
+            misses = [(undone[-1].partition(" -> ")[0], final_error or 0.0)]
         report = PlanReport(
             self._budget,
             objective,
@@ -123,39 +115,7 @@ class LossySearch:
         )
         if plan is None:
             return LossyStage(self._exact.model, self._exact.manager, report)
-        return LossyStage(plan.model, plan.manager, report, self._planned(plan.chosen))
-
-    def _build(self, chosen: Sequence[int | None]) -> Plan:
-        """Apply options to a clone of the exact model; the record starts as the exact one's."""
-        exact = self._exact.manager.record
-        manager = replace(
-            self._bench.manager(self._exact.deny),
-            record=RewriteRecord(list(exact.applied), list(exact.refused), exact.sweeps),
-        )
-        model = self._exact.model.clone()
-        done = manager.apply_plan(model, self._planned(chosen))
-        applied = {planned.choice.site for planned in done}
-        kept = tuple(
-            k if site.choice.site in applied else None
-            for site, k in zip(self._sites, chosen, strict=True)
-        )
-        return Plan(kept, model, manager, self._predicted(kept))
-
-    def _planned(self, chosen: Sequence[int | None]) -> tuple[Planned, ...]:
-        return tuple(
-            Planned(site.step, site.choice, site.choice.options[k])
-            for site, k in zip(self._sites, chosen, strict=True)
-            if k is not None
-        )
-
-    def _predicted(self, chosen: Sequence[int | None]) -> float:
-        return math.sqrt(
-            sum(
-                site.squared(k)
-                for site, k in zip(self._sites, chosen, strict=True)
-                if k is not None
-            )
-        )
+        return LossyStage(plan.model, plan.manager, report, self._planning.planned(plan.chosen))
 
     def _try_alone(self, site: Site, judge: Judge, k: int | None = None) -> None:
         """Measure what one option, by default at about half cost, does to the outputs."""
@@ -163,7 +123,7 @@ class LossySearch:
         if k is None:
             site.why = "no option lowers the cost"
             return
-        plan = self._build([k if other is site else None for other in self._sites])
+        plan = self._planning.build([k if other is site else None for other in self._sites])
         if plan.chosen[self._sites.index(site)] is None:
             site.why = "refused: " + self._last_refusal(plan)
             return
@@ -185,33 +145,42 @@ class LossySearch:
         scale, rounds = 1.0, 0
         seen: set[tuple[int | None, ...]] = set()
         while rounds < _MOST_ROUNDS and not self._bench.clock.over():
-            chosen = self._choose((self._budget * scale) ** 2)
+            chosen = self._planning.choose((self._budget * scale) ** 2)
             if all(k is None for k in chosen) or chosen in seen:
                 break
             seen.add(chosen)
             rounds += 1
             self._bench.progress(f"plan {rounds}")
-            plan = self._build(chosen)
-            error = judge.error(plan.model)
+            plan = self._planning.build(chosen)
+            error = self._measure(plan, judge)
             if error <= self._budget and self._better(plan, best):
                 best = plan, error
             if _WELL_USED * self._budget <= error <= self._budget:
                 break
             for site, k in self._heaviest(plan):
                 self._try_alone(site, judge, k)
-            predicted = self._predicted(plan.chosen)
+            predicted = self._planning.predicted(plan.chosen)
             scale = min(max(predicted / max(error, 1e-300), _LEAST_SCALE), 1 / _LEAST_SCALE)
         while best is None and plan is not None and any(k is not None for k in plan.chosen):
-            plan = self._build(self._retreat(plan))
-            error = judge.error(plan.model)
+            plan = self._planning.build(self._planning.retreat(plan)[0])
+            error = self._measure(plan, judge)
             if error <= self._budget:
                 best = plan, error
         if best is None or all(k is None for k in best[0].chosen):
             return None, math.inf, rounds
         return *best, rounds
 
+    def _measure(self, plan: Plan, judge: Judge) -> float:
+        """Measure a plan on the probe part; a plan of one option is a probe of that option."""
+        error = judge.error(plan.model)
+        alone = [(n, k) for n, k in enumerate(plan.chosen) if k is not None]
+        if len(alone) == 1:
+            self._sites[alone[0][0]].probe(alone[0][1], error)
+        return error
+
     def _better(self, plan: Plan, best: tuple[Plan, float] | None) -> bool:
-        return best is None or self._value(plan.chosen) < self._value(best[0].chosen)
+        value = self._planning.value
+        return best is None or value(plan.chosen) < value(best[0].chosen)
 
     def _heaviest(self, plan: Plan) -> list[tuple[Site, int]]:
         """Return the sites that carry most of the predicted error, with the options chosen."""
@@ -222,55 +191,20 @@ class LossySearch:
         ]
         return sorted(unmeasured, key=lambda s: -s[0].squared(s[1]))[:_MOST_REPROBED]
 
-    def _retreat(self, plan: Plan) -> list[int | None]:
-        """Take the option with most error per gain one step back towards none."""
-        objective = self._bench.options.minimize
-        worst = self._worst(plan)
-        site, now = self._sites[worst], plan.chosen[worst]
-        safer = [k for k in site.usable(objective) if site.squared(k) < site.squared(now or 0)]
-        chosen = list(plan.chosen)
-        chosen[worst] = max(safer, key=site.squared, default=None)
-        return chosen
-
-    def _worst(self, plan: Plan) -> int:
-        objective = self._bench.options.minimize
-        return max(
-            (n for n, k in enumerate(plan.chosen) if k is not None),
-            key=lambda n: self._sites[n].error_per_gain(plan.chosen[n], objective),
-        )
-
-    def _choose(self, capacity: float) -> tuple[int | None, ...]:
-        objective = self._bench.options.minimize
-        groups = [
-            [Item(site.squared(k), site.saving(k, objective)) for k in site.usable(objective)]
-            for site in self._sites
-        ]
-        picked = knapsack(groups, capacity)
-        return tuple(
-            None if index is None else site.usable(objective)[index]
-            for site, index in zip(self._sites, picked, strict=True)
-        )
-
-    def _value(self, chosen: Sequence[int | None]) -> float:
-        objective = self._bench.options.minimize
-        return sum(
-            site.saving(k, objective)
-            for site, k in zip(self._sites, chosen, strict=True)
-            if k is not None
-        )
-
     def _settle(self, plan: Plan, final: Judge) -> tuple[list[str], float, Plan | None]:
         """Undo the worst error per gain until the final part is within the budget."""
         undone: list[str] = []
         error = final.error(plan.model)
         while error > self._budget:
-            worst = self._worst(plan)
-            site, k = self._sites[worst], plan.chosen[worst]
-            undone.append(f"{site.label}: {site.choice.options[k or 0].label}")
-            site.why = "undone: the final part was over the budget"
-            chosen = [None if n == worst else k for n, k in enumerate(plan.chosen)]
+            # An error over the budget by a factor asks for that much less, and a little more.
+            share = _UNDO_MARGIN * (self._budget / error) ** 2
+            chosen, what = self._planning.retreat(plan, share)
+            undone.append(f"{what} ({error:.3g} on the final part)")
+            for site, before, after in zip(self._sites, plan.chosen, chosen, strict=True):
+                if before is not None and after is None:
+                    site.why = "undone: the final part was over the budget"
             if all(option is None for option in chosen):
                 return undone, error, None
-            plan = self._build(chosen)
+            plan = self._planning.build(chosen)
             error = final.error(plan.model)
         return undone, error, plan
