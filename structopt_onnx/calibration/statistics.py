@@ -11,7 +11,7 @@ from structopt_onnx.linalg.moments import Moments, MomentsAccumulator
 from structopt_onnx.runtime.session import Session
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
@@ -23,31 +23,6 @@ if TYPE_CHECKING:
     Progress = Callable[[int, int], object]
 
 _DEFAULT_MAX_BYTES = 512 * 2**20
-
-
-def expose(model: ir.Model, names: Iterable[str]) -> ir.Model:
-    """Return a clone of a model with values of its main graph as further outputs.
-
-    Types and shapes are those that the model declares; where it declares none, the runtime infers
-    them. Names that are outputs already stay as they are.
-
-    Raises
-    ------
-    DataError
-        When a name is no value of the main graph: values in subgraphs and functions exist once
-        per call and can't be handed out.
-    """
-    clone = model.clone()
-    graph = clone.graph
-    present = {output.name for output in graph.outputs}
-    values = _main_values(clone)
-    for name in dict.fromkeys(names):
-        if name in present:
-            continue
-        if name not in values:
-            raise _not_in_main_graph(name)
-        graph.outputs.append(values[name])
-    return clone
 
 
 def gather(
@@ -118,7 +93,7 @@ def stream_moments(
     if not wanted or not len(samples):
         return
     values = _main_values(model)
-    for name in (name for statistic in wanted for name in statistic.values):
+    for name in (name for statistic in wanted for name in statistic.reads()):
         if name not in values:
             raise _not_in_main_graph(name)
     observer = _Observer(model, samples, wanted, threads=threads, libraries=libraries)
@@ -153,7 +128,7 @@ class _Observer:
         libraries: Sequence[Path],
     ) -> None:
         fed = {value.name for value in model.graph.inputs}
-        names = dict.fromkeys(n for s in statistics for n in s.values if n not in fed)
+        names = dict.fromkeys(n for s in statistics for n in s.reads() if n not in fed)
         # Where only inputs are observed nothing needs to run.
         self._session = (
             Session(model, outputs=tuple(names), threads=threads, libraries=libraries)
@@ -168,7 +143,7 @@ class _Observer:
         """Return the size of each feature axis, as the first sample shows it."""
         arrays = self._run(0)
         return {
-            s: max(a.shape[s.axis] for a in held)
+            s: max(s.rows(a, arrays).shape[-1] for a in held)
             for s in self._statistics
             if (held := [a for n in s.values if _has_axis(a := arrays.get(n), s.axis)])
         }
@@ -186,27 +161,26 @@ class _Observer:
                 if name not in sound:
                     _check(arrays[name], where)
                     sound.add(name)
-                self._update(statistic, arrays[name], where)
+                self._update(statistic, arrays, name, where)
 
     def _run(self, number: int) -> dict[str, Any]:
         feeds = self._samples[number]
         return feeds if self._session is None else feeds | self._session.run(feeds)
 
-    def _update(self, statistic: Statistic, array: npt.NDArray[Any], where: str) -> None:
-        axis = statistic.axis
-        if not _has_axis(array, axis):
-            raise DataError(f"{where} has rank {array.ndim} and no axis {axis}")
-        size = array.shape[axis]
+    def _update(self, statistic: Statistic, arrays: dict[str, Any], name: str, where: str) -> None:
+        array = arrays[name]
+        if not _has_axis(array, statistic.axis):
+            raise DataError(f"{where} has rank {array.ndim} and no axis {statistic.axis}")
         if array.size == 0:
             return
+        rows = statistic.rows(array, arrays)
+        size = rows.shape[-1]
         if statistic not in self.accumulators:
             self.accumulators[statistic] = MomentsAccumulator(size)
         accumulator = self.accumulators[statistic]
         if accumulator.dimension != size:
-            raise DataError(
-                f"{where} has size {size} on axis {axis}, {accumulator.dimension} elsewhere"
-            )
-        accumulator.update(array, axis)
+            raise DataError(f"{where} has {size} features, {accumulator.dimension} elsewhere")
+        accumulator.update(rows)
 
 
 def _check(array: object, where: str) -> None:

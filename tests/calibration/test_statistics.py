@@ -5,10 +5,10 @@ import onnx_ir as ir
 import pytest
 
 from structopt_onnx.calibration.samples import load_samples
-from structopt_onnx.calibration.statistics import expose, gather, stream_moments
+from structopt_onnx.calibration.statistics import gather, stream_moments
 from structopt_onnx.errors import DataError
 from structopt_onnx.linalg.moments import MomentsAccumulator
-from structopt_onnx.model.statistic import Statistic
+from structopt_onnx.model.statistic import PatchStatistic, SequenceStatistic, Statistic
 from structopt_onnx.runtime.session import Session
 
 RNG = np.random.default_rng(0)
@@ -174,13 +174,11 @@ def test_wrong_tensors_and_axes_are_errors():
     for name in ("a", "absent"):
         with pytest.raises(DataError, match=f"tensor '{name}' is not in the model's main graph"):
             gathered(model, data, Statistic((name,), -1))
-        with pytest.raises(DataError, match=f"tensor '{name}' is not in the model's main graph"):
-            expose(model, [name])
     with pytest.raises(DataError, match="tensor 'h' of sample 0 has rank 2 and no axis 2"):
         gathered(model, data, Statistic(("h",), 2))
     three = Statistic(("h",), 0)
     sizes = [{"x": np.ones((n, 2), np.float32), "c": np.array(True)} for n in (3, 4)]
-    with pytest.raises(DataError, match="has size 4 on axis 0, 3 elsewhere"):
+    with pytest.raises(DataError, match="has 4 features, 3 elsewhere"):
         gathered(model, sizes, three)
 
 
@@ -205,18 +203,48 @@ def test_nothing_observed_is_left_out():
     assert gathered(model, data) == {}
 
 
-def test_exposed_values_are_outputs_of_a_valid_clone():
-    model = mlp()
-    model.graph.node(1).outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
-    exposed = expose(model, ["h", "y", "h", "x", "w"])
-    assert [v.name for v in exposed.graph.outputs] == ["y", "h", "x", "w"]
-    assert [v.name for v in model.graph.outputs] == ["y"]
-    outputs = Session(exposed).run({"x": X})
-    np.testing.assert_allclose(outputs["h"], H, atol=1e-5)
-    np.testing.assert_array_equal(outputs["x"], X)
-    assert exposed.graph.outputs[1].dtype == ir.DataType.FLOAT
-    tensors = [m.graph.initializers["w"].const_value for m in (model, exposed)]
-    assert tensors[0] is tensors[1]
+@pytest.mark.parametrize(
+    ("pads", "strides", "dilations"),
+    [
+        ((0, 0, 0, 0), (1, 1), (1, 1)),
+        ((1, 0, 2, 1), (2, 1), (1, 2)),
+        ((2, 2, 0, 0), (1, 3), (2, 1)),
+    ],
+)
+def test_patches_times_filters_are_the_convolution(pads, strides, dilations):
+    filters = RNG.normal(size=(5, 3, 2, 3)).astype(np.float32)
+    attributes = f"pads=[{','.join(map(str, pads))}], strides=[{strides[0]},{strides[1]}], "
+    attributes += f"dilations=[{dilations[0]},{dilations[1]}]"
+    model = model_of(
+        f"g (float[N, 3, 9, 8] x) => (float[N, 5, H, W] y) {{ y = Conv <{attributes}> (x, w) }}",
+        w=filters,
+    )
+    patches = PatchStatistic(("x",), 1, (2, 3), strides, dilations, pads)
+    outputs = Statistic(("y",), 1)
+    x = RNG.normal(size=(4, 3, 9, 8)).astype(np.float32) + 1
+    found = gathered(model, {"x": x}, patches, outputs)
+    matrix = filters.reshape(5, -1).astype(np.float64)
+    assert found[patches].count == found[outputs].count
+    np.testing.assert_allclose(matrix @ found[patches].mean, found[outputs].mean, atol=1e-5)
+    expected = matrix @ found[patches].covariance @ matrix.T
+    np.testing.assert_allclose(expected, found[outputs].covariance, atol=1e-4)
+
+
+def test_a_kernel_larger_than_its_input_shows_no_patch():
+    statistic = PatchStatistic(("x",), 1, (5,), (1,), (1,), (0, 0))
+    assert statistic.rows(np.ones((2, 3, 4)), {}).shape == (0, 15)
+
+
+def test_padded_steps_of_a_sequence_are_left_out():
+    model = model_of("""
+        g (float[T, B, 2] x, int32[B] n) => (float[T, B, 2] y) { y = Neg(x) }""")
+    x = RNG.normal(size=(3, 5, 4, 2)).astype(np.float32)
+    lengths = np.array([[5, 2, 0, 1]] * 3, np.int32)
+    statistic = SequenceStatistic(("y",), 2, "n")
+    found = gathered(model, {"x": x, "n": lengths}, statistic)[statistic]
+    rows = np.concatenate([-x[:, :n, k].reshape(-1, 2) for k, n in enumerate(lengths[0])])
+    assert found.count == len(rows) == 24
+    np.testing.assert_allclose(found.covariance, cov(rows), atol=1e-6)
 
 
 def test_initializers_that_may_be_overridden_need_no_data():
