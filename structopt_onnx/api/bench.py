@@ -4,28 +4,32 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from structopt_onnx.api.inputs import open_source, samples_for
+from structopt_onnx.model.encoding import serialized_size
 from structopt_onnx.model.exactness import Exactness
+from structopt_onnx.model.facts import Facts
+from structopt_onnx.report.record import Size
+from structopt_onnx.rewriting.cost import Cost, graph_cost
 from structopt_onnx.rewriting.gates import Deny, Fuel, Gate, MustPay, NameFilter
 from structopt_onnx.rewriting.manager import PassManager
 from structopt_onnx.rewriting.passes import Cleanup, Pass, Step
 from structopt_onnx.rewriting.target import TARGETS, Target
+from structopt_onnx.runtime.file_size import model_file_bytes
 from structopt_onnx.runtime.session import Session
 from structopt_onnx.runtime.shapes import observed_shapes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
+    from collections.abc import Callable, Iterator, Mapping
 
     import onnx_ir as ir
 
     from structopt_onnx.api.options import OptimizeOptions
     from structopt_onnx.calibration.samples import Samples
     from structopt_onnx.model.loading import Source
-
-from structopt_onnx.api.inputs import open_source, samples_for
 
 
 @dataclass
@@ -112,6 +116,33 @@ class Bench:
             Fuel(fuel),
         ]
         return PassManager(self.target, gates, self.shapes, progress=self.progress)
+
+    def cost(self, model: ir.Model, shapes: Mapping[str, tuple[int, ...]] | None = None) -> Cost:
+        """Return the static cost of a variant on one sample, with predicted seconds.
+
+        Parameters
+        ----------
+        model
+            The variant.
+        shapes
+            Its shapes on the first sample, where they are known; it is run once where not.
+        """
+        if shapes is None:
+            shapes = observed_shapes(model, self.samples[0], libraries=self.options.libraries)
+        cost = graph_cost(model, Facts(model, shapes=shapes))
+        return replace(cost, seconds=self.target.seconds(cost))
+
+    def size(
+        self,
+        model: ir.Model,
+        stored: Path | bytes | None = None,
+        shapes: Mapping[str, tuple[int, ...]] | None = None,
+    ) -> Size:
+        """Return the cost of a variant and the size of its file, or what that would be."""
+        cost = self.cost(model, shapes)
+        if isinstance(stored, Path):
+            return Size(cost, model_file_bytes(stored))
+        return Size(cost, serialized_size(model) if stored is None else len(stored))
 
     def session(self, model: Path | bytes | ir.Model, *, optimize: bool = True) -> Session:
         """Open a model the way this run does."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,6 @@ from structopt_onnx.api.replay_record import RECORD_KEY
 from structopt_onnx.errors import ValidationFailed
 from structopt_onnx.model.exactness import Exactness
 from structopt_onnx.model.saving import save
-from structopt_onnx.rewriting.cost import graph_cost
 from structopt_onnx.runtime.benchmark import BenchmarkSettings, benchmark
 from structopt_onnx.runtime.file_size import model_file_bytes
 from structopt_onnx.validation.models import validate_models
@@ -166,12 +165,9 @@ def _check(bench: Bench, delivery: Delivery, path: Path, judged: Samples) -> Non
 
 def _predicted_to_pay(bench: Bench, candidate: Candidate) -> bool:
     """Whether the static cost of the candidate is below the original's."""
-    facts = candidate.manager.facts
-    before = graph_cost(bench.model, facts(bench.model))
-    after = graph_cost(candidate.model, facts(candidate.model))
+    before, after = bench.cost(bench.model, bench.shapes), bench.cost(candidate.model)
     objective = bench.options.minimize
-    was = (replace(before, seconds=bench.target.seconds(before)).of(objective), before.nodes)
-    return (replace(after, seconds=bench.target.seconds(after)).of(objective), after.nodes) < was
+    return (after.of(objective), after.nodes) < (before.of(objective), before.nodes)
 
 
 def _measure(bench: Bench, path: Path, judged: Samples) -> Comparison:

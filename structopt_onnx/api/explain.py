@@ -10,17 +10,12 @@ from structopt_onnx.api.exact import ExactStage
 from structopt_onnx.api.options import OptimizeOptions
 from structopt_onnx.api.sites import Site, collect_sites
 from structopt_onnx.errors import UsageError
-from structopt_onnx.model.encoding import serialized_size
-from structopt_onnx.report.record import PlanReport, Report, SampleReport, Size
-from structopt_onnx.rewriting.cost import graph_cost
+from structopt_onnx.report.record import PlanReport, Report, SampleReport
 from structopt_onnx.rewriting.pipeline import pipeline_text
-from structopt_onnx.runtime.file_size import model_file_bytes
 from structopt_onnx.runtime.machine import current
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    import onnx_ir as ir
 
     from structopt_onnx.calibration.samples import Samples
     from structopt_onnx.model.loading import Source
@@ -90,8 +85,8 @@ def explain(
         options={**asdict(checked), "libraries": [str(path) for path in checked.libraries]},
         pipeline=pipeline_text(checked.steps()),
         machine=current(),
-        before=_size(bench, bench.model, _stored_bytes(bench)),
-        after=_size(bench, model, serialized_size(model)),
+        before=bench.size(bench.model, bench.reference, bench.shapes),
+        after=bench.size(model),
         applied=tuple(manager.record.applied),
         refused=tuple(manager.record.refused),
         samples=report if manager.statistics else replace(report, fit=0),
@@ -127,13 +122,3 @@ def _plan(bench: Bench, sites: list[Site]) -> PlanReport:
         final_evaluations=0,
         nearest_miss=None,
     )
-
-
-def _stored_bytes(bench: Bench) -> int:
-    stored = bench.reference
-    return len(stored) if isinstance(stored, bytes) else model_file_bytes(stored)
-
-
-def _size(bench: Bench, model: ir.Model, file_bytes: int) -> Size:
-    cost = graph_cost(model, bench.manager().facts(model))
-    return Size(replace(cost, seconds=bench.target.seconds(cost)), file_bytes)

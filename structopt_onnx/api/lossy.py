@@ -142,7 +142,7 @@ class LossySearch:
         """
         best: tuple[Plan, float] | None = None
         plan: Plan | None = None
-        scale, rounds = 1.0, 0
+        error, scale, rounds = math.inf, 1.0, 0
         seen: set[tuple[int | None, ...]] = set()
         while rounds < _MOST_ROUNDS and not self._bench.clock.over():
             chosen = self._planning.choose((self._budget * scale) ** 2)
@@ -162,7 +162,8 @@ class LossySearch:
             predicted = self._planning.predicted(plan.chosen)
             scale = min(max(predicted / max(error, 1e-300), _LEAST_SCALE), 1 / _LEAST_SCALE)
         while best is None and plan is not None and any(k is not None for k in plan.chosen):
-            plan = self._planning.build(self._planning.retreat(plan)[0])
+            share = (self._budget / error) ** 2
+            plan = self._planning.build(self._planning.retreat(plan, share)[0])
             error = self._measure(plan, judge)
             if error <= self._budget:
                 best = plan, error

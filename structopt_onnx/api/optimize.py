@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from structopt_onnx.api.bench import Bench, prepare
@@ -16,18 +15,13 @@ from structopt_onnx.api.replay_record import RECORD_KEY, encode
 from structopt_onnx.api.reproducer import reproducible
 from structopt_onnx.api.result import Result
 from structopt_onnx.errors import UsageError
-from structopt_onnx.model.encoding import serialized_size
 from structopt_onnx.report.record import EstimateRow, PlanReport, Report, SampleReport, Size
-from structopt_onnx.rewriting.cost import graph_cost
-from structopt_onnx.rewriting.manager import PassManager
 from structopt_onnx.rewriting.pipeline import pipeline_text
-from structopt_onnx.runtime.file_size import model_file_bytes
 from structopt_onnx.runtime.machine import current
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    import onnx_ir as ir
+    from pathlib import Path
 
     from structopt_onnx.calibration.samples import Samples
     from structopt_onnx.model.loading import Source
@@ -83,7 +77,7 @@ def optimize(
     except TypeError as error:
         raise UsageError(str(error).replace("OptimizeOptions.__init__()", "optimize")) from None
     bench = prepare(source, checked, calibration, progress)
-    before = _size(bench, bench.model, bench.reference)
+    before = bench.size(bench.model, bench.reference, bench.shapes)
     with reproducible(bench):
         return _run(bench, before, output)
 
@@ -131,7 +125,7 @@ def _run(bench: Bench, before: Size, output: str | Path | None) -> Result:
         pipeline=pipeline_text(checked.steps()),
         machine=current(),
         before=before,
-        after=_size(bench, delivery.kept.model, delivery.path),
+        after=bench.size(delivery.kept.model, delivery.path),
         applied=tuple(delivery.kept.manager.record.applied),
         refused=tuple(delivery.kept.manager.record.refused),
         samples=sample_report,
@@ -145,14 +139,6 @@ def _run(bench: Bench, before: Size, output: str | Path | None) -> Result:
         seconds=dict(bench.clock.seconds),
     )
     return Result(delivery.kept.model, report)
-
-
-def _size(bench: Bench, model: ir.Model, stored: Path | bytes | None) -> Size:
-    cost = graph_cost(model, PassManager(bench.target, shapes=bench.shapes).facts(model))
-    cost = replace(cost, seconds=bench.target.seconds(cost))
-    if isinstance(stored, Path):
-        return Size(cost, model_file_bytes(stored))
-    return Size(cost, serialized_size(model) if stored is None else len(stored))
 
 
 def _samples(samples: Samples, parts: tuple[Samples, ...] = ()) -> SampleReport:
