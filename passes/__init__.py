@@ -8,6 +8,7 @@ if __name__ != "structopt_onnx.passes":
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
+from structopt_onnx.errors import UsageError
 from structopt_onnx.passes.cleanup.fold_constants import FoldConstants
 from structopt_onnx.passes.cleanup.fold_weight_layout import FoldWeightLayout
 from structopt_onnx.passes.cleanup.normalize import Normalize
@@ -15,8 +16,6 @@ from structopt_onnx.passes.cleanup.remove_identities import RemoveIdentities
 from structopt_onnx.passes.cleanup.share_subexpressions import ShareSubexpressions
 from structopt_onnx.passes.low_rank.factor_matmul import FactorMatmul
 from structopt_onnx.passes.sharing.share_initializers import ShareInitializers
-
-from structopt_onnx.errors import UsageError
 from structopt_onnx.rewriting.passes import Cleanup, Pass
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ Why
 
 Leaves alone
     Results larger than what they replace (the manager drops a step that grows the model), and
-    graphs of more nodes than the library scales to.
+    graphs of more nodes than the library scales to. Defaults of inputs are no constants.
 
 Exactness
     ROUNDING: constants are computed by the reference evaluator instead of the runtime.
@@ -18,14 +18,14 @@ Exactness
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
-
-import onnx_ir as ir
-import onnx_ir.passes.common as onnx_ir_passes
-import onnxscript.optimizer
+from typing import TYPE_CHECKING, ClassVar
 
 from structopt_onnx.model.exactness import Exactness
+from structopt_onnx.passes.cleanup.folding import fold
 from structopt_onnx.rewriting.passes import Cleanup
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 
 @dataclass(frozen=True)
@@ -38,5 +38,4 @@ class FoldConstants(Cleanup):
 
     def run(self, model: ir.Model) -> None:
         """Edit the model in place."""
-        onnxscript.optimizer.fold_constants_ir(model)
-        onnx_ir_passes.RemoveUnusedNodesPass()(model)
+        fold(model)

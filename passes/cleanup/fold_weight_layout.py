@@ -1,8 +1,8 @@
 """fold-weight-layout: weights that are cut, joined or turned before use are stored that way.
 
 What it does
-    Evaluates chains of Slice, Split, Concat, Transpose, Reshape, Squeeze and Unsqueeze on
-    constants of any size, with onnxscript's constant folding. Exporters leave such chains behind
+    Evaluates chains of Slice, Concat, Transpose, Reshape, Squeeze and Unsqueeze on constants of
+    any size, with onnxscript's constant folding. Exporters leave such chains behind
     when they reorder the gates of a recurrent weight.
 
 Why
@@ -10,6 +10,7 @@ Why
 
 Leaves alone
     Models that would grow, because a weight is used in both layouts: the manager drops the step.
+    Split, as the library evaluates only operators with one output.
 
 Exactness
     BITWISE.
@@ -21,13 +22,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import onnx_ir as ir
-import onnx_ir.passes.common as onnx_ir_passes
-import onnxscript.optimizer
 
 from structopt_onnx.model.exactness import Exactness
+from structopt_onnx.passes.cleanup.folding import fold
 from structopt_onnx.rewriting.passes import Cleanup
 
-_MOVES = {"Concat", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"}
+_MOVES = {"Concat", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"}
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,7 @@ class FoldWeightLayout(Cleanup):
 
     def run(self, model: ir.Model) -> None:
         """Edit the model in place."""
-        onnxscript.optimizer.fold_constants_ir(model, should_fold=_moves_a_constant)
-        onnx_ir_passes.RemoveUnusedNodesPass()(model)
+        fold(model, _moves_a_constant)
 
 
 def _moves_a_constant(node: ir.Node) -> bool:

@@ -8,7 +8,7 @@ Why
     Exporters repeat shape computations and casts for every use.
 
 Leaves alone
-    Random operators, and nodes with subgraphs.
+    Random operators, nodes with subgraphs, and nodes inside subgraphs and functions.
 
 Exactness
     BITWISE.

@@ -27,13 +27,6 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import numpy.typing as npt
-from structopt_onnx.passes.low_rank.matmul_pair import Fit, factored
-from structopt_onnx.passes.low_rank.matmul_site import (
-    REFUSALS,
-    MatmulSite,
-    find_sites,
-    site_of,
-)
 
 from structopt_onnx.linalg.low_rank import (
     from_input_moment,
@@ -42,6 +35,13 @@ from structopt_onnx.linalg.low_rank import (
 )
 from structopt_onnx.model.exactness import Exactness
 from structopt_onnx.model.statistic import Statistic
+from structopt_onnx.passes.low_rank.matmul_pair import Fit, factored
+from structopt_onnx.passes.low_rank.matmul_site import (
+    REFUSALS,
+    MatmulSite,
+    find_sites,
+    site_of,
+)
 from structopt_onnx.rewriting.cost import Cost
 from structopt_onnx.rewriting.passes import Choice, Option, Pass, Refusal
 from structopt_onnx.rewriting.target import TARGETS
@@ -78,7 +78,7 @@ class FactorMatmul(Pass):
     refusals: ClassVar[dict[str, str]] = {
         **REFUSALS,
         "no-rank-pays": "no rank at the target's multiples has fewer parameters than the weight",
-        "statistics-too-large": f"both dimensions exceed {_LARGEST_DIMENSION}",
+        "statistics-too-large": f"the moments needed have more than {_LARGEST_DIMENSION} rows",
         "superseded": "an earlier rewrite of the plan took the weight",
     }
 
@@ -109,18 +109,25 @@ class FactorMatmul(Pass):
     def _ranks(self, site: MatmulSite) -> range:
         rows, columns = site.shape
         step = self.rank_multiple or TARGETS[self.target].rank_multiple
-        return range(step, -(-rows * columns // (rows + columns)), step)
+        return range(step, -(-rows * columns // max(1, rows + columns)), step)
+
+    @classmethod
+    def _too_large(cls, site: MatmulSite) -> bool:
+        outputs, inputs = site.shape
+        return (outputs if cls._by_output(site) else inputs) > _LARGEST_DIMENSION
 
     @staticmethod
-    def _too_large(site: MatmulSite) -> bool:
-        return min(site.shape) > _LARGEST_DIMENSION
-
-    @staticmethod
-    def _statistic(site: MatmulSite) -> Statistic:
+    def _by_output(site: MatmulSite) -> bool:
+        """Whether the moments of the product can be had from those of the node's output."""
         outputs, inputs = site.shape
         first = site.uses[0]
-        plain = first.node.op_type == "MatMul" or first.bias is not None
-        if outputs <= inputs and len(site.uses) == 1 and plain:
+        plain = first.node.op_type == "MatMul" or (first.bias is not None and first.scale != 0)
+        return outputs <= inputs and len(site.uses) == 1 and plain
+
+    @classmethod
+    def _statistic(cls, site: MatmulSite) -> Statistic:
+        first = site.uses[0]
+        if cls._by_output(site):
             return Statistic((first.node.outputs[0].name or "",), first.output_axis)
         names = dict.fromkeys(use.data.name or "" for use in site.uses)
         return Statistic(tuple(names), first.data_axis)
@@ -133,7 +140,7 @@ class FactorMatmul(Pass):
             return Fit(from_weight(weight, most), None)
         centred = self.centre and all(use.bias is not None for use in site.uses)
         first = site.uses[0]
-        if wanted.values == (first.node.outputs[0].name,):
+        if self._by_output(site):
             bias = first.bias if first.node.op_type == "Gemm" and first.bias is not None else 0.0
             mean = (moments.mean - bias) / first.scale
             covariance = moments.covariance / first.scale**2

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from structopt_onnx.model.edit import Edit, Fresh, NewNode, Operand
+from structopt_onnx.model.edit import Edit, Fresh, NewNode, Operand, reading_replacements
 from structopt_onnx.model.patch import Patch
 
 if TYPE_CHECKING:
-    from structopt_onnx.passes.low_rank.matmul_site import MatmulSite, Use
-
     from structopt_onnx.linalg.low_rank import OutputBasis
     from structopt_onnx.model.facts import Facts
     from structopt_onnx.model.scope import Scope
+    from structopt_onnx.passes.low_rank.matmul_site import MatmulSite, Use
 
 Vector = npt.NDArray[np.float64]
 
@@ -61,6 +60,7 @@ def factored(site: MatmulSite, scope: Scope, facts: Facts, fit: Fit, rank: int) 
             add=edit.add + part.add,
             rewire={**edit.rewire, **part.rewire},
         )
+    edit = replace(edit, add=reading_replacements(edit.add, edit.rewire))
     rows, columns = site.shape
     title = f"{site.weight.name}: {rows} x {columns} at rank {rank}"
     return Patch(title, site.uses[0].node, {scope: edit})

@@ -11,8 +11,8 @@ Why
     Exporters copy a weight per step of an unrolled loop, per branch and per tied layer.
 
 Leaves alone
-    Initializers that the caller can override, that are graph outputs, or that carry
-    quantization annotations.
+    Initializers that the caller can override, that are graph outputs, that carry quantization
+    annotations, that lie inside functions, which can't hold what branches share, or that are text.
 
 Exactness
     ROUNDING: copies are the same bits, but a flipped transA or transB may take another kernel.
@@ -27,7 +27,13 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 import onnx_ir as ir
 
-from structopt_onnx.model.edit import AttributeValue, Edit, Fresh, NewNode
+from structopt_onnx.model.edit import (
+    AttributeValue,
+    Edit,
+    Fresh,
+    NewNode,
+    reading_replacements,
+)
 from structopt_onnx.model.exactness import Exactness
 from structopt_onnx.model.patch import Patch
 from structopt_onnx.model.scope import Scope
@@ -39,6 +45,7 @@ if TYPE_CHECKING:
     from structopt_onnx.model.facts import Facts
 
 Dims = tuple[int, ...]
+Turn = Literal["transposed", "reshaped"]
 Held = tuple[Scope, ir.Value]
 _MATRIX = 2
 _ANNOTATION = "quant_parameter_tensor_names"
@@ -70,12 +77,15 @@ class ShareInitializers(Pass):
         if not scope.is_main:
             return
         annotated = _annotated(facts)
-        alike: dict[tuple[ir.DataType, int], list[Held]] = {}
+        alike: dict[tuple[ir.DataType, int, bytes], list[Held]] = {}
         for inner in facts.scopes:
             for value in inner.graph.initializers.values():
                 tensor = value.const_value
-                if tensor is not None and value.uses() and tensor.size:
-                    alike.setdefault((tensor.dtype, tensor.size), []).append((inner, value))
+                if tensor is None or tensor.dtype == ir.DataType.STRING or inner.in_function:
+                    continue
+                if value.uses() and tensor.size:
+                    key = (tensor.dtype, tensor.size, _ends(tensor))
+                    alike.setdefault(key, []).append((inner, value))
         for same_size in alike.values():
             movable: list[Held] = []
             for held in same_size if len(same_size) > 1 else ():
@@ -96,8 +106,11 @@ class ShareInitializers(Pass):
         firsts = [equal[0] for equal in groups.values()]
         for position, copy in enumerate(firsts if self.absorb else ()):
             for original in firsts[:position]:
-                if (turn := _turn(original[1], copy[1])) is not None:
-                    yield _absorb(original[1], copy, turn, facts)
+                found = [
+                    _absorb(original[1], copy, turn, facts) for turn in _turns(original[1], copy[1])
+                ]
+                if found:
+                    yield next((p for p in found if isinstance(p, Patch)), found[0])
                     break
 
 
@@ -134,6 +147,12 @@ def _tensor(value: ir.Value) -> ir.TensorProtocol:
     return value.const_value
 
 
+def _ends(tensor: ir.TensorProtocol) -> bytes:
+    """Return the first and last element, which copies share, turned or not: cheap to tell apart."""
+    flat = tensor.numpy().reshape(-1)
+    return flat[:1].tobytes() + flat[-1:].tobytes()
+
+
 def _digest(value: ir.Value) -> bytes:
     return hashlib.sha256(_tensor(value).tobytes()).digest()
 
@@ -168,22 +187,22 @@ def _outwards(scope: Scope | None) -> list[Scope]:
     return [] if scope is None else [scope, *_outwards(scope.parent)]
 
 
-def _turn(original: ir.Value, copy: ir.Value) -> Literal["transposed", "reshaped"] | None:
-    if _dims(original) != _dims(copy) and _digest(original) == _digest(copy):
-        return "reshaped"
-    array = _tensor(original).numpy()
-    if array.ndim != _MATRIX or array.T.shape != _dims(copy):
-        return None
-    return "transposed" if array.T.tobytes() == _tensor(copy).numpy().tobytes() else None
+def _turns(original: ir.Value, copy: ir.Value) -> Iterator[Turn]:
+    dims = _dims(original)
+    if len(dims) == _MATRIX and dims[::-1] == _dims(copy):
+        turned = _tensor(original).numpy().T
+        if turned.tobytes() == _tensor(copy).numpy().tobytes():
+            yield "transposed"
+    if dims != _dims(copy) and _digest(original) == _digest(copy):
+        yield "reshaped"
 
 
-def _absorb(
-    original: ir.Value, held: Held, turn: Literal["transposed", "reshaped"], facts: Facts
-) -> Patch | Refusal:
+def _absorb(original: ir.Value, held: Held, turn: Turn, facts: Facts) -> Patch | Refusal:
     scope, copy = held
     reader = _turned_reader if turn == "transposed" else _reshaped_reader
     removed, added, rewire = [], [], {}
-    for node, index in copy.uses():
+    order = {node: position for position, node in enumerate(scope.graph)}
+    for node, index in sorted(copy.uses(), key=lambda use: order.get(use.node, -1)):
         attributes = reader(node, index, facts)
         if attributes is None or node.graph is not scope.graph or not scope.sees(original.graph):
             detail = f"{node.op_type} '{node.name}' reads it"
@@ -194,7 +213,8 @@ def _absorb(
         added.append(NewNode(node.op_type, inputs, (result,), attributes))
         rewire[node.outputs[0]] = result
     title = f"{copy.name} is {original.name} {turn}"
-    return Patch(title, removed[0], {scope: Edit(tuple(removed), tuple(added), rewire=rewire)})
+    edit = Edit(tuple(removed), reading_replacements(added, rewire), rewire=rewire)
+    return Patch(title, removed[0], {scope: edit})
 
 
 def _turned_reader(node: ir.Node, index: int, facts: Facts) -> dict[str, AttributeValue] | None:

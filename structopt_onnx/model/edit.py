@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 AttributeValue = int | float | str | tuple[int, ...] | tuple[float, ...] | ir.Attr
 
@@ -94,3 +94,20 @@ class Edit:
         for node in self.add:
             yield from node.inputs
         yield from self.rewire.values()
+
+
+def reading_replacements(
+    nodes: Iterable[NewNode], rewire: Mapping[ir.Value, ir.Value | Fresh]
+) -> tuple[NewNode, ...]:
+    """Return new nodes that read what stands for a replaced value where they named the value.
+
+    Where nodes that feed each other are rewritten together, the later ones are described by
+    inputs that the earlier ones no longer make.
+    """
+    return tuple(
+        replace(
+            node,
+            inputs=tuple(rewire.get(i, i) if isinstance(i, ir.Value) else i for i in node.inputs),
+        )
+        for node in nodes
+    )

@@ -48,8 +48,7 @@ def infer_outputs(
     -------
     dict
         Type and shape per output name. Empty for operators without a schema, and when the
-        inference function has nothing to say or finds the inputs
-        to contradict each other.
+        inference function has nothing to say or finds that the inputs contradict each other.
     """
     version = opset_imports.get(node.domain)
     if version is None or any(attribute.HasField("g") for attribute in node.attribute):

@@ -49,7 +49,8 @@ class Option:
     label
         Short name within the choice, such as ``rank 48``; stable, since records replay by it.
     error
-        Predicted local error: mean squared error at `Choice.measured_at` over its variance.
+        Predicted local error: mean squared error at `Choice.measured_at` over its variance, or
+        over its second moment where the fit is not centred.
     before, after
         Cost of the site's region now and with this option.
     patch

@@ -19,7 +19,12 @@ class Target(Protocol):
 
     @property
     def rank_multiple(self) -> int:
-        """Ranks at other values cost as much as the next multiple."""
+        """Ranks of matrix products at other values cost as much as the next multiple."""
+        ...
+
+    @property
+    def conv_rank_multiple(self) -> int:
+        """Channels of convolutions at other values cost as much as the next multiple."""
         ...
 
     def seconds(self, cost: Cost) -> float:
@@ -39,12 +44,15 @@ class CpuTarget:
     ----------
     rank_multiple
         Ranks at other values cost as much as the next multiple (one SIMD register of float32).
+    conv_rank_multiple
+        The same for the channels of convolutions (the blocks of the NCHWc layout with AVX-512).
     macs_per_second, bytes_per_second, seconds_per_node
         Throughput of products, throughput of reading weights, and overhead per operator.
     """
 
     name: str = "cpu"
     rank_multiple: int = 8
+    conv_rank_multiple: int = 16
     macs_per_second: float = 5.5e10
     bytes_per_second: float = 6e10
     seconds_per_node: float = 4e-7

@@ -1,0 +1,48 @@
+"""onnxscript's constant folding, kept from what it gets wrong."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import onnx_ir as ir
+import onnx_ir.passes.common as onnx_ir_passes
+import onnxscript.optimizer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def fold(model: ir.Model, should_fold: Callable[[ir.Node], bool | None] | None = None) -> None:
+    """Fold constants and drop what nothing reads afterwards, in place.
+
+    The library takes the defaults of inputs for constants when it inlines an `If`, drops an
+    `Expand` or infers a shape; they are hidden from it.
+
+    Parameters
+    ----------
+    model
+        Edited in place.
+    should_fold
+        Whether a node is to be evaluated; None leaves it to the library's limits.
+
+    Raises
+    ------
+    NotImplementedError
+        Where the library would drop the `saturate` attribute of a `CastLike`.
+    """
+    for graph in model.graphs():
+        for node in graph:
+            if node.domain == "" and node.op_type == "CastLike" and "saturate" in node.attributes:
+                raise NotImplementedError(f"CastLike '{node.name}' would lose its saturate")
+    defaults = {value: value.const_value for value in model.graph.inputs if value.const_value}
+    for value in defaults:
+        value.const_value = None
+    try:
+        if should_fold is None:
+            onnxscript.optimizer.fold_constants_ir(model)
+        else:
+            onnxscript.optimizer.fold_constants_ir(model, should_fold=should_fold)
+    finally:
+        for value, default in defaults.items():
+            value.const_value = default
+    onnx_ir_passes.RemoveUnusedNodesPass()(model)
