@@ -12,11 +12,28 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+_RANDOM = {
+    "Bernoulli",
+    "Dropout",
+    "Multinomial",
+    "RandomNormal",
+    "RandomNormalLike",
+    "RandomUniform",
+    "RandomUniformLike",
+}
+
+
+def is_random(node: ir.Node) -> bool:
+    """Whether two runs of a node may differ; operators of other domains are not known."""
+    return node.domain != "" or node.op_type in _RANDOM
+
+
 def fold(model: ir.Model, should_fold: Callable[[ir.Node], bool | None] | None = None) -> None:
     """Fold constants and drop what nothing reads afterwards, in place.
 
     The library takes the defaults of inputs for constants when it inlines an `If`, drops an
-    `Expand` or infers a shape; they are hidden from it.
+    `Expand` or infers a shape; they are hidden from it. It evaluates random operators on
+    constants; they are kept from it.
 
     Parameters
     ----------
@@ -38,10 +55,12 @@ def fold(model: ir.Model, should_fold: Callable[[ir.Node], bool | None] | None =
     for value in defaults:
         value.const_value = None
     try:
-        if should_fold is None:
-            onnxscript.optimizer.fold_constants_ir(model)
-        else:
-            onnxscript.optimizer.fold_constants_ir(model, should_fold=should_fold)
+        onnxscript.optimizer.fold_constants_ir(
+            model,
+            should_fold=lambda node: (
+                False if is_random(node) else None if should_fold is None else should_fold(node)
+            ),
+        )
     finally:
         for value, default in defaults.items():
             value.const_value = default

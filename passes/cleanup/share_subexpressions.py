@@ -8,7 +8,8 @@ Why
     Exporters repeat shape computations and casts for every use.
 
 Leaves alone
-    Random operators, nodes with subgraphs, and nodes inside subgraphs and functions.
+    Random operators, operators of other domains and calls of functions, nodes with subgraphs,
+    and nodes inside subgraphs and functions.
 
 Exactness
     BITWISE.
@@ -23,7 +24,10 @@ import onnx_ir as ir
 import onnx_ir.passes.common as onnx_ir_passes
 
 from structopt_onnx.model.exactness import Exactness
+from structopt_onnx.passes.cleanup.folding import is_random
 from structopt_onnx.rewriting.passes import Cleanup
+
+_MARK = "structopt_onnx_apart"
 
 
 @dataclass(frozen=True)
@@ -35,4 +39,12 @@ class ShareSubexpressions(Cleanup):
 
     def run(self, model: ir.Model) -> None:
         """Edit the model in place."""
-        onnx_ir_passes.CommonSubexpressionEliminationPass()(model)
+        # The library merges random operators and calls; a mark of its own keeps each apart.
+        marked = [node for graph in model.graphs() for node in graph if is_random(node)]
+        for number, node in enumerate(marked):
+            node.attributes[_MARK] = ir.AttrInt64(_MARK, number)
+        try:
+            onnx_ir_passes.CommonSubexpressionEliminationPass()(model)
+        finally:
+            for node in marked:
+                node.attributes.pop(_MARK, None)
