@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -12,9 +13,9 @@ from structopt_onnx.errors import DataError, ModelError, UsageError
 from structopt_onnx.runtime import machine
 from structopt_onnx.runtime.comparison import Clock, Comparison, Deployed
 from structopt_onnx.runtime.evaluation import Raw, evaluate, evaluate_deployed, probe_timing
-from structopt_onnx.runtime.exchange import write_feeds
+from structopt_onnx.runtime.exchange import described, write_feeds
 from structopt_onnx.runtime.file_size import model_file_bytes
-from structopt_onnx.runtime.measuring import OVERTIME, WARM_UPS, Control, Plan
+from structopt_onnx.runtime.measuring import OVERTIME, WARM_UPS, Control, Plan, shortage
 from structopt_onnx.runtime.options import CPU, Provider
 from structopt_onnx.runtime.process import run_job
 
@@ -32,6 +33,8 @@ MAX_FEEDS = 8
 _PROBE_SHARE = 0.4
 _LEAST_PROBE_SECONDS = 10.0
 _START_SECONDS = 0.5
+# The time that would have been enough is an estimate: this much more of it is asked for.
+_MARGIN = 1.15
 _DEPLOYED_SHARE = 0.25
 _DEPLOYED_REPLICATES = 3
 # A coarser clock can't time a sample of 2 ms to a percent.
@@ -76,8 +79,9 @@ class BenchmarkSettings:
         for name, least in (("replicates", MIN_REPLICATES), ("pairs", MIN_PAIRS), ("threads", 1)):
             if getattr(self, name) < least:
                 raise UsageError(f"{name} must be at least {least}, not {getattr(self, name)}")
-        if self.seconds <= 0 or self.sample_ms <= 0:
-            raise UsageError("seconds and sample_ms must be positive")
+        for name in ("seconds", "sample_ms"):
+            if not getattr(self, name) > 0:
+                raise UsageError(f"{name} must be positive, not {getattr(self, name):g}")
 
 
 def benchmark(
@@ -126,7 +130,8 @@ def benchmark(
     with TemporaryDirectory(prefix="structopt-onnx-", ignore_cleanup_errors=True) as folder:
         feeds_path = Path(folder) / "feeds.npz"
         index = write_feeds(feeds_path, feeds[:MAX_FEEDS])
-        return _Run(a, b, settings, {"feeds": str(feeds_path), "feed_index": index}).compare()
+        run = _Run(a, b, settings, {"feeds": str(feeds_path), "feed_index": index})
+        return replace(run.compare(), shapes=described(feeds[0]))
 
 
 class _Run:
@@ -146,18 +151,22 @@ class _Run:
         probes = [self._probe(path) for path in self.models]
         left = self.settings.seconds - self._elapsed() - _START_SECONDS
         deployed_s = left * _DEPLOYED_SHARE if self.settings.threads > 1 else 0.0
-        control, obstacle = self._feasible(probes, left - deployed_s)
+        control, obstacle, wanted = self._feasible(probes, left - deployed_s)
         result = None
         if not obstacle:
             job = self._compare_job(left - deployed_s, deployed_s, control)
             patience = left + max(_LEAST_PROBE_SECONDS, left / 2)
             result = run_job(job, patience, " and ".join(map(str, self.models)))
-            obstacle = (
-                f"no result after {patience:.0f} s"
-                if result is None
-                else result["verdict"]["too_slow"]
-            )
+            if result is None:
+                obstacle = f"no result after {patience:.0f} s"
+            else:
+                obstacle = result["verdict"]["too_slow"]
+                wanted = result["verdict"]["needed_s"]
         record = self._record(probes, control, obstacle)
+        if wanted:
+            share = 1 - _DEPLOYED_SHARE if self.settings.threads > 1 else 1.0
+            before = self.settings.seconds - left
+            record = replace(record, needed_seconds=math.ceil(before + _MARGIN * wanted / share))
         if result is None or obstacle:
             return record
         return evaluate(record, result["verdict"], self._deployed(result))
@@ -206,16 +215,20 @@ class _Run:
             **self.feeds,
         }
 
-    def _feasible(self, probes: Sequence[Raw | None], seconds: float) -> tuple[Control, str]:
-        """Choose the control that the time allows; say what stands against measuring at all."""
+    def _feasible(self, probes: Sequence[Raw | None], seconds: float) -> tuple[Control, str, float]:
+        """Choose the control that the time allows; say what stands against measuring at all.
+
+        Last come the seconds that would be enough, 0 where they are or nothing is known of them.
+        """
         known = [probe for probe in probes if probe is not None]
         if len(known) < len(probes):
             slow = self.models[[probe is None for probe in probes].index(True)]
-            return "none", f"{slow} did not load and run once in time"
+            return "none", f"{slow} did not load and run once in time", 0.0
         peaks = [probe["peak_rss_bytes"] for probe in (*known, known[0])]
         free = machine.available_memory()
         if free is not None and None not in peaks and sum(peaks) > free:
-            return "none", f"needs {sum(peaks) >> 20} MiB of memory, {free >> 20} MiB are free"
+            lack = f"needs {sum(peaks) >> 20} MiB of memory, {free >> 20} MiB are free"
+            return "none", lack, 0.0
         opening = [(probe["creation_ms"] + probe["first_run_ms"]) / 1e3 for probe in known]
         run_ms = [min(probe["wall_ms"]) for probe in known]
         warming = WARM_UPS * sum(run_ms) / 1e3
@@ -224,12 +237,10 @@ class _Run:
         kept = replicates * (sum(opening) + warming + MIN_PAIRS * pair)
         fresh = kept + replicates * (opening[0] + WARM_UPS * run_ms[0] / 1e3)
         if fresh <= seconds:
-            return "fresh session", ""
+            return "fresh session", "", 0.0
         if kept <= seconds * OVERTIME:
-            return "previous session", ""
-        return "none", (
-            f"{replicates} replicates need about {kept:.0f} s, {seconds:.0f} s were left"
-        )
+            return "previous session", "", 0.0
+        return "none", shortage(replicates, kept, seconds), kept
 
     def _record(self, probes: Sequence[Raw | None], control: Control, obstacle: str) -> Comparison:
         """Write down everything that is known without paired samples."""

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
 Clock: TypeAlias = Literal["thread CPU time", "wall"]
 
+# From here on three digits would be written with an exponent.
+_WHOLE = 999.5
+
 BUSY_PERCENT = 20.0
 """CPU pressure from which wall-clock times are called noisy."""
 
@@ -96,12 +99,17 @@ class Comparison:
         Replicates, and samples of each model in the replicate that had fewest.
     feeds
         Different inputs that the pairs took in turns.
+    shapes
+        Inputs of the first feed, such as ``x float32[1,3,32,32]``.
     seconds
         What all of it took.
     provider
         The execution provider.
     machine
         Where it was measured.
+    needed_seconds
+        With how many seconds, about, it would have been measured; None where it was, or where
+        that is not known.
     """
 
     a: Timing
@@ -122,6 +130,12 @@ class Comparison:
     seconds: float
     provider: str
     machine: Machine
+    shapes: tuple[str, ...] = ()
+    needed_seconds: int | None = None
+
+    def __str__(self) -> str:
+        """Return the summary."""
+        return self.summary()
 
     def summary(self) -> str:
         """Say it on one line."""
@@ -141,4 +155,6 @@ class Comparison:
 
 
 def _milliseconds(value: float | None) -> str:
-    return "?" if value is None else f"{value:.3g} ms"
+    if value is None:
+        return "?"
+    return f"{value:.3g} ms" if value < _WHOLE else f"{float(f'{value:.3g}'):,.0f} ms"

@@ -55,6 +55,14 @@ def write_feeds(path: Path, feeds: Sequence[Mapping[str, npt.NDArray[Any]]]) -> 
     return index
 
 
+def described(feed: Mapping[str, npt.NDArray[Any]]) -> tuple[str, ...]:
+    """Return name, type and shape of each input of a feed, such as ``x float32[1,3,32,32]``."""
+    return tuple(
+        f"{name} {array.dtype.name}[{','.join(map(str, array.shape))}]"
+        for name, array in feed.items()
+    )
+
+
 def read_feeds(
     path: Path, index: FeedIndex
 ) -> list[dict[str, tuple[npt.NDArray[Any], int | None]]]:

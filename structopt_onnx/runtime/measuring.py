@@ -60,13 +60,17 @@ class Plan:
 
 @dataclass
 class Samples:
-    """Milliseconds per run, of each replicate, arm and pair, on both clocks."""
+    """Milliseconds per run, of each replicate, arm and pair, on both clocks.
+
+    Where the time did not suffice, `too_slow` says so and `needed_s` is about what would have.
+    """
 
     cpu_ms: list[list[list[float]]] = field(default_factory=list)
     wall_ms: list[list[list[float]]] = field(default_factory=list)
     creation_ms: list[list[float]] = field(default_factory=list)
     first_run_ms: list[list[float]] = field(default_factory=list)
     too_slow: str = ""
+    needed_s: float = 0.0
 
 
 def measure(
@@ -127,10 +131,8 @@ def measure(
         late = replicate == 0 or now > deadline + (OVERTIME - 1) * plan.seconds
         if pairs < plan.min_pairs and late:
             wanted = plan.replicates * (now - started + plan.min_pairs * pair_s)
-            samples.too_slow = (
-                f"{plan.replicates} replicates need about {wanted:.0f} s, "
-                f"{plan.seconds:.0f} s were left"
-            )
+            samples.needed_s = wanted
+            samples.too_slow = shortage(plan.replicates, wanted, plan.seconds)
             return samples
         pairs = max(pairs, plan.min_pairs)
         cpu, wall = _sample_pairs(arms, per_arm, len(feeds), pairs, rng)
@@ -142,6 +144,11 @@ def measure(
         del arms
         gc.collect()
     return samples
+
+
+def shortage(replicates: int, wanted: float, left: float) -> str:
+    """Say that the seconds left are fewer than the replicates need."""
+    return f"{replicates} replicates need about {wanted:.0f} s, {max(left, 0):.0f} s were left"
 
 
 def balanced_orders(arms: int, pairs: int, rng: np.random.Generator) -> list[tuple[int, ...]]:

@@ -48,11 +48,13 @@ def run_job(job: dict[str, Any], timeout: float, what: str) -> dict[str, Any] | 
         job_path.write_text(json.dumps(job), encoding="utf-8")
         # -P: no module of the user's folder may stand in for one of the library's.
         command = [sys.executable, "-P", "-m", _MODULE, str(job_path), str(result_path)]
+        # The process ends when this pipe is closed, even if this one here is killed.
+        lifeline, held = os.pipe()
         try:
             done = subprocess.run(  # noqa: S603 - our own module, no shell
                 command,
                 env=_environment(),
-                stdin=subprocess.DEVNULL,
+                stdin=lifeline,
                 capture_output=True,
                 text=True,
                 errors="replace",
@@ -61,6 +63,9 @@ def run_job(job: dict[str, Any], timeout: float, what: str) -> dict[str, Any] | 
             )
         except subprocess.TimeoutExpired:
             return None
+        finally:
+            os.close(lifeline)
+            os.close(held)
         if done.returncode != 0 or not result_path.exists():
             why = _cause_of_death(done.returncode, done.stderr)
             raise ModelError(f"{what}: the measuring process died: {why}")

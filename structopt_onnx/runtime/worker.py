@@ -1,14 +1,17 @@
 """The measuring process: `python -m structopt_onnx.runtime.worker JOB.json RESULT.json`.
 
 It lives for one job, so that nothing of the caller (its memory, its threads, its garbage
-collector) is in the numbers, and so that a crash in onnxruntime costs a message only.
+collector) is in the numbers, and so that a crash in onnxruntime costs a message only. It ends
+when its standard input does: nobody is there any more to read the result.
 """
 
 from __future__ import annotations
 
 import gc
 import json
+import os
 import sys
+import threading
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -111,5 +114,13 @@ def _peak_of_resource_usage() -> int | None:
     return peak if sys.platform == "darwin" else peak * _KIB
 
 
+def _end_with_the_caller() -> None:
+    """Wait for the end of standard input, which the caller holds open, and leave at once."""
+    while os.read(0, 1):
+        pass
+    os._exit(1)
+
+
 if __name__ == "__main__":
+    threading.Thread(target=_end_with_the_caller, daemon=True).start()
     raise SystemExit(main(sys.argv[1:]))

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import asdict
 
 import ml_dtypes
@@ -77,6 +80,8 @@ def test_too_little_time_is_not_measured_but_what_ran_is_told(model, other):
     result = benchmark(model, other, FEEDS, BenchmarkSettings(seconds=0.01))
     assert result.verdict == "not measured"
     assert "8 replicates need about" in result.reason
+    assert result.reason.endswith(" s, 0 s were left")
+    assert result.needed_seconds >= 1
     assert result.ratio is None
     assert result.b.p50 > 0
     assert result.b.session_creation_ms > 0
@@ -102,6 +107,7 @@ def fake_samples(ratio, replicates=8):
             "creation_ms": slots,
             "first_run_ms": slots,
             "too_slow": "",
+            "needed_s": 0.0,
         }
     }
 
@@ -155,6 +161,32 @@ def test_what_can_not_be_measured_is_not_started(jobs, model, other, probe, reas
     assert result.verdict == "not measured"
     assert reason in result.reason
     assert (result.a.p50 is None) == (probe is None)
+    assert (result.needed_seconds is None) == ("8 replicates" not in reason)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_time_said_to_be_enough_is_enough(jobs, model, other, threads):
+    samples = fake_samples(1.0)
+    asked = jobs(fake_probe(creation_ms=3000), samples | {"deployed": samples["verdict"]})
+    short = benchmark(model, other, FEEDS, BenchmarkSettings(threads=threads))
+    assert short.verdict == "not measured"
+    assert short.needed_seconds < 100
+    settings = BenchmarkSettings(seconds=short.needed_seconds, threads=threads)
+    long = benchmark(model, other, FEEDS, settings)
+    assert asked[-1]["kind"] == "compare"
+    assert (long.verdict, long.needed_seconds) == ("no difference shown", None)
+
+
+def test_long_times_are_written_without_an_exponent(jobs, model, other):
+    jobs(fake_probe(run_ms=2094.3), None)
+    result = benchmark(model, other, FEEDS)
+    assert result.summary().endswith("p50 2,090 ms -> 2,090 ms")
+    assert str(result) == result.summary()
+
+
+def test_the_inputs_are_described(jobs, model, other):
+    jobs(fake_probe(), fake_samples(1.0))
+    assert benchmark(model, other, FEEDS).shapes == ("x float32[1,3]",)
 
 
 def test_a_comparison_that_never_ends_is_not_measured(jobs, model, other):
@@ -192,7 +224,7 @@ def test_wrong_library_is_a_usage_error(model, tmp_path):
     "fields", [{"replicates": 7}, {"pairs": 7}, {"threads": 0}, {"seconds": 0}, {"sample_ms": -1}]
 )
 def test_settings_that_prove_nothing_are_refused(fields):
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError, match=f"^{next(iter(fields))} must be "):
         BenchmarkSettings(**fields)
 
 
@@ -222,6 +254,21 @@ def test_a_process_that_hangs_is_killed(monkeypatch, tmp_path):
     assert process.run_job({}, 0.5, "m.onnx") is None
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")
+def test_the_process_ends_with_its_caller(tmp_path):
+    job = tmp_path / "job.json"
+    os.mkfifo(job)  # nobody writes to it, so the job never comes
+    command = [sys.executable, "-m", process._MODULE, str(job), str(tmp_path / "result.json")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as worker:
+        try:
+            with pytest.raises(subprocess.TimeoutExpired):
+                worker.wait(0.5)
+            worker.stdin.close()
+            assert worker.wait(20) == 1
+        finally:
+            worker.kill()
+
+
 def test_kept_control_is_missing_only_in_the_first_replicate(model):
     plan = Plan(replicates=8, pairs=8, min_pairs=8, sample_ms=0.01, seconds=20, seed=0)
     feeds = [{"x": (FEEDS[0]["x"], None)}]
@@ -237,6 +284,13 @@ def test_time_that_does_not_suffice_is_said(model):
     samples = measure([model], feeds, SessionSettings(), plan, "none")
     assert samples.too_slow.startswith("8 replicates need about")
     assert samples.cpu_ms == []
+    assert samples.needed_s > 1
+
+
+def test_time_that_was_over_before_the_start_is_none_left(model):
+    plan = Plan(replicates=8, pairs=8, min_pairs=8, sample_ms=50, seconds=-1, seed=0)
+    samples = measure([model], [{"x": (FEEDS[0]["x"], None)}], SessionSettings(), plan, "none")
+    assert samples.too_slow.endswith(" s, 0 s were left")
 
 
 def test_models_with_strings_sequences_and_small_floats_are_measured(tmp_path):
