@@ -114,11 +114,12 @@ def _with_sources(label: str, arrays: dict[str, Array], source: str | None) -> B
 def _read_npz(path: Path, source: str | None = None) -> Batch:
     try:
         with path.open("rb") as file:
-            archive = np.load(file, allow_pickle=False)
-            if not isinstance(archive, np.lib.npyio.NpzFile):
+            if not zipfile.is_zipfile(file):
                 raise DataError(
                     f"{path}: not an npz archive; save one array per input with numpy.savez"
                 )
+            file.seek(0)
+            archive = np.load(file, allow_pickle=False)
             arrays: dict[str, Array] = dict(archive)
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such calibration file or folder") from error

@@ -72,8 +72,8 @@ def stream_moments(
     samples
         The inputs, run one by one.
     statistics
-        What to gather. A statistic that nothing was observed of (an axis of size 0 in every
-        sample) is left out.
+        What to gather. Left out is a statistic that nothing was observed of (an axis of size 0
+        in every sample), and one that met infinity or NaN, which have no moments.
     threads
         Threads of the runtime.
     libraries
@@ -86,8 +86,8 @@ def stream_moments(
     Raises
     ------
     DataError
-        When a tensor is not in the main graph, holds no numbers, has no such axis, or is not
-        finite; names the tensor and the sample.
+        When a tensor is not in the main graph, holds no numbers, or has no such axis; names the
+        tensor and the sample.
     """
     wanted = list(dict.fromkeys(statistics))
     if not wanted or not len(samples):
@@ -138,6 +138,7 @@ class _Observer:
         self._samples = samples
         self._statistics = statistics
         self.accumulators: dict[Statistic, MomentsAccumulator] = {}
+        self._dropped: set[Statistic] = set()
 
     def sizes(self) -> dict[Statistic, int]:
         """Return the size of each feature axis, as the first sample shows it."""
@@ -151,17 +152,20 @@ class _Observer:
     def observe(self, number: int) -> None:
         """Run one sample and take what it shows."""
         arrays = self._run(number)
-        sound: set[str] = set()
+        sound: dict[str, bool] = {}
         for statistic in self._statistics:
             for name in statistic.values:
-                if name not in arrays:
+                if name not in arrays or statistic in self._dropped:
                     # An input that has a default and that the data leaves out: a constant.
                     continue
                 where = f"{self._samples.origin}: tensor '{name}' of sample {number}"
                 if name not in sound:
-                    _check(arrays[name], where)
-                    sound.add(name)
-                self._update(statistic, arrays, name, where)
+                    sound[name] = _is_finite(arrays[name], where)
+                if sound[name]:
+                    self._update(statistic, arrays, name, where)
+                else:
+                    self._dropped.add(statistic)
+                    self.accumulators.pop(statistic, None)
 
     def _run(self, number: int) -> dict[str, Any]:
         feeds = self._samples[number]
@@ -183,13 +187,10 @@ class _Observer:
         accumulator.update(rows)
 
 
-def _check(array: object, where: str) -> None:
+def _is_finite(array: object, where: str) -> bool:
     if not isinstance(array, np.ndarray) or array.dtype.kind in "OSUc":
         raise DataError(f"{where} holds no real numbers")
-    if array.dtype.kind not in "iub" and not bool(np.isfinite(array).all()):
-        raise DataError(
-            f"{where} is not finite in the original model; leave the sample out or fix the input"
-        )
+    return array.dtype.kind in "iub" or bool(np.isfinite(array).all())
 
 
 def _has_axis(array: object, axis: int) -> TypeGuard[npt.NDArray[Any]]:

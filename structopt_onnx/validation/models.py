@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
-from structopt_onnx.errors import DataError
+from structopt_onnx.errors import DataError, ModelError
 from structopt_onnx.model.exactness import Exactness
 from structopt_onnx.model.loading import load
 from structopt_onnx.runtime.session import Session
@@ -104,7 +104,7 @@ def validate_models(
     DataError
         Nothing was compared (see `compare`), or the samples don't fit the reference.
     ModelError
-        A model can't be read or opened, or the reference can't be run.
+        A model can't be read, or the reference can't be opened or run.
     UsageError
         `max_error` is no budget for these models.
     """
@@ -119,9 +119,14 @@ def validate_models(
         return Session(model, optimize=optimize, threads=threads, libraries=libraries)
 
     def check(original: Session, promise: Exactness, *, optimized: bool) -> Validation:
+        try:
+            opened = session(candidate, optimize=optimized)
+        except ModelError as error:
+            refused = (f"the candidate can't be opened: {error}",)
+            return Validation((), refused, 0, {}, optimized, synthetic)
         return compare(
             original,
-            session(candidate, optimize=optimized),
+            opened,
             samples,
             max_error=max_error,
             exactness=promise,

@@ -95,7 +95,7 @@ def test_test_data_that_does_not_fit(tmp_path):
 def test_a_broken_file_is_an_error_that_names_it(tmp_path, content):
     path = tmp_path / "broken.npz"
     path.write_bytes(content)
-    with pytest.raises(DataError, match=r"broken\.npz: can't be read as npz") as caught:
+    with pytest.raises(DataError, match=r"broken\.npz: not an npz archive") as caught:
         load_samples(path, [X])
     assert "\n" not in str(caught.value)
 
