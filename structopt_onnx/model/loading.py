@@ -18,6 +18,7 @@ from structopt_onnx.model.protos import (
     scopes,
     tensors,
 )
+from structopt_onnx.model.shadowing import rename_shadows
 from structopt_onnx.model.sparse import MARK, densify_model
 from structopt_onnx.model.tensors import (
     TensorSite,
@@ -169,10 +170,8 @@ def _to_ir(proto: onnx.ModelProto, folder: DataFolder) -> ir.Model:
             f"{source}: can't be represented: {text}{remedy if 'Map type' in text else ''}"
         ) from error
 
-    def own(tensor: ir.TensorProtocol, site: TensorSite) -> ir.TensorProtocol:
-        return _own(tensor, site, folder)
-
-    replace_tensors(model, own)
+    replace_tensors(model, lambda tensor, site: _own(tensor, site, folder))
+    rename_shadows(model)
     return _finish(model, source)
 
 
