@@ -21,6 +21,7 @@ REFUSALS = {
     "weight-not-constant": "the caller can override the weight",
     "weight-rank": "the weight has more than two dimensions",
     "weight-dtype": "the weight is not float16, float32 or float64",
+    "weight-not-finite": "the weight holds infinity or NaN",
     "weight-tied": "something other than a matrix product reads the weight too",
     "weight-roles": "the weight is used in different orientations",
     "weight-is-output": "the weight is a graph output",
@@ -165,6 +166,8 @@ def _unfit(weight: ir.Value, tensor: ir.TensorProtocol, scope: Scope) -> tuple[s
         return "weight-rank", f"shape {tensor.shape}"
     if tensor.dtype not in _DTYPES:
         return "weight-dtype", tensor.dtype.name
+    if not np.isfinite(tensor.numpy()).all():
+        return "weight-not-finite", "it holds infinity or NaN"
     return None
 
 

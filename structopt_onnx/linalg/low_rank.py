@@ -84,7 +84,11 @@ def from_input_moment(weight: npt.ArrayLike, moment: FloatArray, most: int) -> O
     if matrix.shape[0] <= matrix.shape[1]:
         return from_output_moment(matrix @ moment @ matrix.T, most)
     values, vectors = scipy.linalg.eigh(moment)
-    half = matrix @ (vectors * np.sqrt(np.clip(values, 0.0, None)))
+    return _from_tall(matrix @ (vectors * np.sqrt(np.clip(values, 0.0, None))), most)
+
+
+def _from_tall(half: FloatArray, most: int) -> OutputBasis:
+    """Return the basis of ``half half^T`` for half [m, n] with m > n, without making it."""
     right = from_output_moment(half.T @ half, most)
     directions, _ = scipy.linalg.qr(half @ right.vectors, mode="economic")
     return OutputBasis(np.asarray(directions, np.float64), right.energies, right.total)
@@ -104,4 +108,6 @@ def from_weight(weight: npt.ArrayLike, most: int) -> OutputBasis:
         Number of directions kept, at most min(m, n).
     """
     matrix = np.asarray(weight, np.float64)
-    return from_input_moment(matrix, np.eye(matrix.shape[1]), most)
+    if matrix.shape[0] > matrix.shape[1]:
+        return _from_tall(matrix, most)
+    return from_output_moment(matrix @ matrix.T, most)
