@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from rich.console import Group
 
-from structopt_onnx.report.figures import error, mebibytes, milliseconds, name, plural
+from structopt_onnx.report.figures import count, error, mebibytes, milliseconds, name, plural
+from structopt_onnx.report.inputs import inputs_line
 from structopt_onnx.report.layout import bullets, line, table
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
+    from structopt_onnx.report.record import SampleReport
     from structopt_onnx.runtime.comparison import Comparison, Timing
     from structopt_onnx.validation.metrics import OutputMetrics
     from structopt_onnx.validation.models import ModelValidation
@@ -22,12 +24,40 @@ _MOST_OUTPUTS = 12
 _MOST_FAILURES = 8
 
 
+class _ValidationReport(Protocol):
+    """A `structopt_onnx.ValidationReport`."""
+
+    @property
+    def a(self) -> str: ...
+    @property
+    def b(self) -> str: ...
+    @property
+    def samples(self) -> SampleReport: ...
+    @property
+    def validation(self) -> ModelValidation: ...
+    @property
+    def drift(self) -> object | None: ...
+
+
 def validation_summary(validation: ModelValidation) -> str:
     """Say the verdict on one line."""
     shipped = validation.shipped
     inputs = plural(shipped.samples, "synthetic input" if shipped.synthetic else "sample")
     found = plural(len(validation.failures), "failure")
-    return f"passed on {inputs}" if validation.passed else f"FAILED on {inputs}: {found}"
+    if validation.passed:
+        return f"passed on {inputs}"
+    # Models that take or give other things than the original are not run on its inputs.
+    return f"FAILED on {inputs}: {found}" if shipped.samples else f"FAILED without a run: {found}"
+
+
+def render_validation(report: _ValidationReport) -> RenderableType:
+    """Lay out what `structopt_onnx.validate` found: the verdict, the numbers, the drift."""
+    verdict = validation_summary(report.validation)
+    parts = [line(f"{report.b} against {report.a}: {verdict}", "bold")]
+    if report.samples.synthetic:
+        parts.append(line(f"note: {inputs_line(report.samples, '--data')}", "yellow"))
+    drift = () if report.drift is None else (line(str(report.drift)),)
+    return Group(*parts, validation_table(report.validation), *drift)
 
 
 def validation_table(validation: ModelValidation) -> RenderableType:
@@ -81,6 +111,26 @@ def timing_rows(a: Timing, b: Timing | None) -> Iterator[tuple[str, str, str, fl
     if first is not None and second is not None:
         text = "" if b is None else mebibytes(second)
         yield "peak memory, MiB", mebibytes(first), text, float(first), float(second)
+
+
+def speed_summary(comparison: Comparison, option: str) -> str:
+    """Say on one line what was measured, or what it would take.
+
+    Parameters
+    ----------
+    comparison
+        The measurement.
+    option
+        The option that gives it more time.
+    """
+    needed = comparison.needed_seconds
+    if comparison.verdict != "not measured" or needed is None:
+        return comparison.summary()
+    times = " -> ".join(
+        f"{milliseconds(timing.p50)} ms" for timing in (comparison.a, comparison.b) if timing
+    )
+    wanted = f"needs about {count(needed)} s, {option} {needed} allows it"
+    return f"not measured: {wanted}; p50 {times}"
 
 
 def comparison_notes(comparison: Comparison) -> Sequence[str]:

@@ -6,6 +6,8 @@ import math
 
 _MIB = 1 << 20
 _LONGEST_NAME = 48
+# From here on three digits would be written with an exponent.
+_WHOLE = 999.5
 
 
 def count(number: float) -> str:
@@ -37,7 +39,9 @@ def error(value: float | None) -> str:
 
 def milliseconds(value: float | None) -> str:
     """Write a time with three digits; ``-`` where it was not measured."""
-    return "-" if value is None else f"{value:.3g}"
+    if value is None:
+        return "-"
+    return f"{value:.3g}" if value < _WHOLE else count(float(f"{value:.3g}"))
 
 
 def mebibytes(value: int | None) -> str:

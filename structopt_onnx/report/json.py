@@ -49,8 +49,8 @@ def to_json(record: object) -> str:
         ``refused``
             List of ``step`` and ``refusal`` (``code``, ``detail``, ``node``).
         ``samples``
-            ``origin``, ``synthetic``, ``count``, and the parts ``fit``, ``probe``, ``final``,
-            ``by_source``.
+            ``origin``, ``synthetic``, ``count``, the parts ``fit``, ``probe``, ``final``,
+            ``by_source``, and the ``shapes`` of one.
         ``plan``
             Null without a budget, else ``budget``, ``objective``, ``sites`` (with all options
             seen, the one chosen and why), ``predicted``, ``probe_error``, ``final_error``,
@@ -62,8 +62,9 @@ def to_json(record: object) -> str:
             ``exact`` and ``shipped`` with metrics by output.
         ``comparison``
             Null, or the paired benchmark: ``verdict``, ``reason``, ``ratio``, ``low``, ``high``,
-            ``control_ratio``, timings ``a`` and ``b`` in milliseconds and bytes.
-        ``rolled_back``, ``notes``
+            ``control_ratio``, timings ``a`` and ``b`` in milliseconds and bytes, the ``shapes``
+            of the inputs, and ``needed_seconds`` where the time did not suffice.
+        ``rolled_back``, ``warnings``, ``notes``
             Lists of lines.
         ``seconds``
             Wall time by stage.

@@ -51,7 +51,9 @@ def plan_section(plan: PlanReport, *, kept: bool) -> RenderableType:
 
 def offers_section(plan: PlanReport) -> RenderableType:
     """Lay out what could be had at each site, where nothing was tried yet."""
-    title = f"Lossy sites: {len(plan.sites)}, if --max-error allows"
+    budget = f"for an error budget of {error(plan.budget)}"
+    allowed = budget if plan.budget else "if --max-error allows"
+    title = f"Lossy sites: {len(plan.sites)}, {allowed}"
     if not plan.sites:
         return section("Lossy sites: none")
     rows = [_offer_row(site) for site in plan.sites[:_MOST_SITES]]
@@ -80,7 +82,15 @@ def estimate_section(report: Report) -> RenderableType:
     title = f"What --max-error could buy: an estimate from the spectra of the {basis}"
     if all((row.parameters, row.macs) == (now.parameters, now.macs) for row in report.estimate):
         largest = max(row.local_error for row in report.estimate)
-        return section(title, line(f"nothing, up to an error of {error(largest)} at each site"))
+        found = [line(f"nothing, up to an error of {error(largest)} at each site")]
+        if report.estimate_basis == "weights":
+            found.append(
+                line(
+                    "this rests on the weights alone: calibration data usually allow far more, "
+                    "so give --calibration to know"
+                )
+            )
+        return section(title, *found)
     return section(
         title,
         table(("error per site", "parameters", "MACs"), rows, (0, 1, 2)),

@@ -51,6 +51,9 @@ class SampleReport:
     by_source
         Whether the parts differ by source; otherwise they are contiguous blocks and errors may
         be understated. None where nothing was split.
+    shapes
+        Inputs of the first sample, such as ``x float32[1,3,32,32]``: what speed and
+        multiplications were counted at.
     """
 
     origin: str
@@ -60,6 +63,7 @@ class SampleReport:
     probe: int = 0
     final: int = 0
     by_source: bool | None = None
+    shapes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -104,6 +108,8 @@ class SiteReport:
         Labels of the options tried alone, and the errors they caused at the outputs.
     options
         All options, from the smallest.
+    support
+        Observations per dimension behind a calibrated fit; 0 without data.
     chosen
         Label of the option applied, or None.
     why
@@ -119,6 +125,7 @@ class SiteReport:
     options: tuple[OptionReport, ...]
     chosen: str | None
     why: str
+    support: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -208,8 +215,10 @@ class Report:
         The paired benchmark; None when it was skipped.
     rolled_back
         What was taken back after validation or measurement, with the reason, a line each.
+    warnings
+        What puts the verdict in question, a line each.
     notes
-        Anything else the user must know, a line each.
+        Anything else the user should know, a line each.
     seconds
         Wall time per stage.
     """
@@ -230,6 +239,7 @@ class Report:
     validation: ModelValidation | None = None
     comparison: Comparison | None = None
     rolled_back: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
     schema: int = SCHEMA

@@ -13,6 +13,7 @@ from structopt_onnx.report.checks import (
     validation_table,
 )
 from structopt_onnx.report.figures import change, count, name, shown
+from structopt_onnx.report.inputs import inputs_line
 from structopt_onnx.report.layout import WIDTH, bullets, line, section, table, to_text
 from structopt_onnx.report.lossy import estimate_section, offers_section, plan_section
 from structopt_onnx.report.verdict import caveats, is_explanation, is_lossy, verdict
@@ -161,11 +162,7 @@ def _delta(number: int) -> str:
 
 
 def _run(report: Report) -> Iterator[str]:
-    samples = report.samples
-    parts = ""
-    if samples.final:
-        parts = f" ({samples.fit} to fit, {samples.probe} to probe, {samples.final} final)"
-    yield f"inputs: {count(samples.count)} from {samples.origin}{parts}"
+    yield inputs_line(report.samples, "--calibration")
     yield f"pipeline: {report.pipeline.replace(',', ', ')}"
     if report.comparison is not None:
         yield from comparison_notes(report.comparison)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from structopt_onnx.report.checks import speed_summary
 from structopt_onnx.report.figures import change, count, error, plural
+from structopt_onnx.report.inputs import sizes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,7 +24,7 @@ def verdict(report: Report) -> tuple[str, ...]:
 
 
 def caveats(report: Report) -> tuple[str, ...]:
-    """Say what the measured errors do not show."""
+    """Say what puts the verdict in question, and what the measurements do not show."""
     return tuple(_caveats(report))
 
 
@@ -44,18 +46,33 @@ def _lines(report: Report) -> Iterator[str]:
     shares = "" if changed == "same" else f" ({changed})"
     yield f"{report.source}{target}: {sizes}{shares}{_counts(before, after)}"
     if is_explanation(report):
-        rewrites = plural(len(report.applied), "exact rewrite") if report.applied else "nothing"
-        yield f"nothing was written; {rewrites} would apply"
+        yield _explanation(report)
         return
-    if not report.applied:
+    if not report.applied and not report.rolled_back:
         yield "nothing applied: the model is as it was"
+    if report.rolled_back:
+        yield _rolled_back(report)
     if report.plan is not None:
         yield _budget(report, report.plan)
     yield from _validation(report)
     if report.comparison is not None:
-        yield report.comparison.summary()
+        yield speed_summary(report.comparison, "--benchmark-seconds")
     elif report.applied:
         yield "speed not measured"
+
+
+def _explanation(report: Report) -> str:
+    exact = plural(len(report.applied), "exact rewrite") if report.applied else "no exact rewrite"
+    sites = 0 if report.plan is None else sum(bool(site.options) for site in report.plan.sites)
+    lossy = f"; {plural(sites, 'lossy site')} on offer, not probed" if sites else ""
+    return f"nothing was written; {exact} would apply{lossy}"
+
+
+def _rolled_back(report: Report) -> str:
+    first, *others = report.rolled_back
+    kept = "" if report.applied else "nothing kept, the model is as it was; "
+    more = f" (and {len(others)} more, below)" if others else ""
+    return f"{kept}rolled back: {first}{more}"
 
 
 def _counts(before: Size, after: Size) -> str:
@@ -95,14 +112,15 @@ def _validation(report: Report) -> Iterator[str]:
     if not validation.passed:
         yield f"VALIDATION FAILED: {validation.failures[0]}"
     elif not is_lossy(report):
-        shipped = validation.shipped
+        exact, shipped = validation.exact, validation.shipped
         yield (
-            f"validated: error {error(shipped.error)} against the original on "
+            f"validated: error {error(max(exact.error, shipped.error))} against the original on "
             f"{plural(shipped.samples, 'sample')}"
         )
 
 
 def _caveats(report: Report) -> Iterator[str]:
+    yield from report.warnings
     samples, lossy = report.samples, is_lossy(report)
     if samples.synthetic and lossy:
         yield (
@@ -112,6 +130,9 @@ def _caveats(report: Report) -> Iterator[str]:
     elif samples.synthetic and report.validation is not None:
         inputs = plural(report.validation.shipped.samples, "synthetic input")
         yield f"validated on {inputs}: no data were given"
+    if samples.synthetic and report.comparison is not None:
+        listed = f", {sizes(samples.shapes)}" if samples.shapes else ""
+        yield f"speed and MACs are of made-up inputs{listed}; give --calibration for real ones"
     if samples.by_source is False and lossy and not samples.synthetic:
         yield (
             "errors may be understated: the parts are contiguous blocks of the data, not "

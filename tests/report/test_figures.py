@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from structopt_onnx.report.figures import change, name, plural, shown
+from structopt_onnx.report.figures import change, milliseconds, name, plural, shown
 
 
 @pytest.mark.parametrize(
@@ -47,3 +47,11 @@ def test_plurals():
         "2 patches",
         "1,200 samples",
     ]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(None, "-"), (0.0123456, "0.0123"), (999.4, "999"), (999.6, "1,000"), (2094.3, "2,090")],
+)
+def test_times_have_three_digits_and_no_exponent(value, text):
+    assert milliseconds(value) == text

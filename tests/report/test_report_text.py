@@ -83,6 +83,55 @@ def test_nothing_applied_is_said(make):
     assert "speed" not in text
 
 
+def test_the_larger_of_both_errors_is_told(make):
+    checked = make.validation({"y": 0.0}, 1e-5)
+    plain = make.validation({"y": 6.8e-08}, 1e-5).exact
+    report = replace(make.empty(), validation=replace(checked, exact=plain))
+    assert "validated: error 6.8e-08 against the original on 36 samples" in verdict_of(report)
+
+
+def test_what_was_rolled_back_is_no_secret_of_the_last_section(make):
+    checked = make.validation({"y": 0.0}, 1e-5)
+    reasons = ("exact rewrites: significantly slower", "lossy rewrites: too large")
+    report = replace(make.empty(), validation=checked, rolled_back=reasons[:1])
+    text = verdict_of(report)
+    assert (
+        "nothing kept, the model is as it was; rolled back: exact rewrites: significantly slower"
+    ) in text
+    assert "nothing applied" not in text
+    some = replace(make.lossy(), rolled_back=reasons)
+    assert (
+        "nodes 9 -> 10 rolled back: exact rewrites: significantly slower (and 1 more, below)"
+    ) in verdict_of(some)
+
+
+def test_warnings_come_before_the_tables_and_notes_after(make):
+    report = replace(make.lossy(), warnings=("few samples for 3 sites",), notes=("it took long",))
+    text = render_text(report)
+    assert "\nnote: few samples for 3 sites\n\nBefore and after" in text
+    assert "it took long" not in verdict_of(report)
+
+
+def test_speed_that_needs_more_time_names_the_option(make):
+    short = replace(
+        make.comparison(verdict="not measured", reason="8 replicates need about 60 s"),
+        ratio=None,
+        needed_seconds=75,
+    )
+    report = replace(make.lossy(), comparison=short)
+    assert verdict_of(report).endswith(
+        "not measured: needs about 75 s, --benchmark-seconds 75 allows it; p50 0.1 ms -> 0.082 ms"
+    )
+    assert "not measured: 8 replicates need about 60 s" in render_text(report)
+
+
+def test_models_that_could_not_be_run_together_have_no_number_of_inputs(make):
+    broken = make.validation({}, 0.05, ("input 'x' is missing", "input 'z' is new"))
+    unrun = replace(broken, shipped=replace(broken.shipped, samples=0))
+    report = replace(make.lossy(), validation=unrun)
+    assert "\nValidation: FAILED without a run: 2 failures\n" in render_text(report)
+
+
 def test_without_output_nothing_is_claimed_to_be_written(make):
     text = render_text(replace(make.lossy(), output=None))
     assert text.startswith("digits.onnx: 288,891 -> 141,302 bytes")
@@ -103,7 +152,9 @@ def explanation(make):
 
 def test_an_explanation_claims_nothing_that_was_not_done(make):
     text = render_text(explanation(make))
-    assert "nothing was written; 2 exact rewrites would apply" in text
+    assert (
+        "nothing was written; 2 exact rewrites would apply; 1 lossy site on offer, not probed\n"
+    ) in text
     assert "\nWould apply\n" in text
     for word in ("\nApplied\n", "speed", "budget", "planning", "final part"):
         assert word not in text
@@ -117,10 +168,19 @@ def test_an_explanation_lists_what_each_site_offers(make):
     assert " ".join(lines[3].split()) == "head none pays 4,096 - too small"
 
 
+def test_an_explanation_for_a_budget_names_it_and_what_is_on_offer(make):
+    report = replace(explanation(make), applied=())
+    report = replace(report, plan=replace(report.plan, budget=0.05))
+    text = render_text(report)
+    assert "nothing was written; no exact rewrite would apply; 1 lossy site on offer" in text
+    assert "\nLossy sites: 2, for an error budget of 0.05\n" in text
+    assert "if --max-error allows" not in text
+
+
 def test_an_explanation_of_a_model_with_nothing_to_do(make):
     nothing = replace(explanation(make), applied=(), plan=make.plan(final=None))
     text = render_text(nothing)
-    assert "nothing was written; nothing would apply" in text
+    assert "nothing was written; no exact rewrite would apply\n" in text
     assert "Lossy sites: none" in text
 
 
@@ -195,6 +255,26 @@ def test_an_exact_run_on_made_up_inputs_says_so_without_alarm(make):
     assert "different" not in verdict_of(report)
 
 
+def test_figures_of_made_up_inputs_say_their_sizes(make):
+    shapes = tuple(f"x{n} float32[1,{n}]" for n in range(6))
+    made_up = SampleReport("synthetic", True, 8, shapes=shapes)
+    report = replace(make.lossy(), samples=made_up)
+    listed = "x0 float32[1,0], x1 float32[1,1], x2 float32[1,2], x3 float32[1,3] and 2 more inputs"
+    assert (
+        f"note: speed and MACs are of made-up inputs, {listed}; give --calibration for real ones"
+    ) in verdict_of(report)
+    assert f"inputs: 8 made up: {listed}; give --calibration for real ones" in " ".join(
+        line.strip() for line in section_of(report, "Run")
+    )
+    assert "speed and MACs" not in verdict_of(replace(report, comparison=None))
+
+
+def test_inputs_of_a_user_are_counted_by_part(make):
+    assert section_of(make.lossy(), "Run")[1] == (
+        "  inputs: 60 from samples.npz (36 to fit, 12 to probe, 12 final)"
+    )
+
+
 def test_speed_that_was_not_measured_is_not_hidden(make):
     report = replace(make.lossy(), comparison=None)
     assert verdict_of(report).endswith("speed not measured")
@@ -218,7 +298,10 @@ def test_an_estimate_of_nothing_is_short(make):
     nothing = replace(make.estimate()[1], parameters=71754, macs=370944)
     report = replace(make.empty(), estimate=(nothing,))
     lines = section_of(report, "What --max-error could buy")
-    assert lines[1:] == ["  nothing, up to an error of 0.1 at each site"]
+    assert lines[1] == "  nothing, up to an error of 0.1 at each site"
+    assert lines[2].startswith("  this rests on the weights alone: calibration data usually allow")
+    known = replace(report, estimate_basis="calibration")
+    assert section_of(known, "What --max-error could buy")[1:] == lines[1:2]
 
 
 def test_long_lists_are_cut_and_the_cut_is_said(make):
