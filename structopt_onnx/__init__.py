@@ -98,5 +98,5 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    """List the public names, loaded or not."""
-    return sorted({*globals(), *__all__})
+    """List the public names, loaded or not, and nothing that this module itself uses."""
+    return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})

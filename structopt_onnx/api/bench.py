@@ -32,6 +32,11 @@ if TYPE_CHECKING:
     from structopt_onnx.model.loading import Source
 
 
+# Made-up samples: enough to see a wrong rewrite, and enough to split in three parts.
+_SYNTHETIC = 8
+_JUDGED_BY_SYNTHETIC = 40
+
+
 @dataclass
 class Clock:
     """Wall time per stage, and what is left of the user's limit."""
@@ -97,6 +102,11 @@ class Bench:
             for step in self.options.steps()
             if step.exactness is Exactness.LOSSY and not isinstance(step, Cleanup)
         )
+
+    @property
+    def blind(self) -> bool:
+        """Whether nothing may be fitted or judged: the samples are made up and not allowed."""
+        return self.samples.synthetic and not self.options.allow_synthetic
 
     def manager(self, deny: frozenset[str] = frozenset(), fuel: int | None = None) -> PassManager:
         """Return a manager with the user's gates.
@@ -175,7 +185,12 @@ def prepare(
     with clock.stage("samples"):
         progress("samples")
         samples = samples_for(
-            opened, calibration, seed=options.seed, threads=options.threads, libraries=libraries
+            opened,
+            calibration,
+            seed=options.seed,
+            threads=options.threads,
+            libraries=libraries,
+            count=_JUDGED_BY_SYNTHETIC if options.allow_synthetic else _SYNTHETIC,
         )
         shapes = observed_shapes(opened.model, samples[0], libraries=libraries)
     target = TARGETS[options.target]

@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from structopt_onnx.api.replay_record import RECORD_KEY
-from structopt_onnx.errors import ValidationFailed
+from structopt_onnx.errors import ModelError, ValidationFailed
 from structopt_onnx.model.exactness import Exactness
 from structopt_onnx.model.saving import save
 from structopt_onnx.runtime.benchmark import BenchmarkSettings, benchmark
-from structopt_onnx.runtime.file_size import model_file_bytes
 from structopt_onnx.validation.models import validate_models
 
 if TYPE_CHECKING:
@@ -20,6 +18,7 @@ if TYPE_CHECKING:
 
     from structopt_onnx.api.bench import Bench
     from structopt_onnx.calibration.samples import Samples
+    from structopt_onnx.report.record import Size
     from structopt_onnx.rewriting.manager import PassManager
     from structopt_onnx.runtime.comparison import Comparison
     from structopt_onnx.validation.models import ModelValidation
@@ -45,6 +44,9 @@ class Candidate:
     lossy: bool = False
 
 
+_OWN_KEYS = "structopt_onnx."
+
+
 class _RejectedError(Exception):
     """A candidate that is not kept, and why."""
 
@@ -59,9 +61,12 @@ class Delivery:
 
     kept: Candidate
     path: Path | None
+    size: Size | None = None
     validation: ModelValidation | None = None
     comparison: Comparison | None = None
     rolled_back: tuple[str, ...] = ()
+    unmeasured: str = ""
+    judged: int = 0
 
 
 def deliver(
@@ -93,33 +98,47 @@ def deliver(
         When not even the last candidate survives being written.
     """
     rolled_back: list[str] = []
+    judged_lossy = 0
     for candidate in candidates:
         delivery = Delivery(candidate, None if output is None else Path(output))
+        judged_lossy += candidate.lossy
         last = candidate is candidates[-1]
         try:
             try:
                 _write(bench, delivery, judged, None if last else most_bytes)
             except _TooLargeError:
-                # The record is worth less than the promise that nothing grows.
-                if candidate.model.metadata_props.pop(RECORD_KEY, None) is None:
+                # Provenance is worth less than the promise that nothing grows.
+                if not _strip(candidate.model):
                     raise
                 _write(bench, delivery, judged, most_bytes)
         except _RejectedError as rejected:
             rolled_back.append(f"{candidate.what}: {rejected}")
         else:
-            delivery.rolled_back = tuple(rolled_back)
+            delivery.rolled_back, delivery.judged = tuple(rolled_back), judged_lossy
             return delivery
     raise ValidationFailed(f"{bench.name}: nothing can be saved: {rolled_back[-1]}")
 
 
+def _strip(model: ir.Model) -> bool:
+    """Take the record and the provenance out of a model; tell whether there was any."""
+    held = [model.metadata_props, *(n.metadata_props for g in model.graphs() for n in g)]
+    keys = [(props, key) for props in held for key in props if key.startswith(_OWN_KEYS)]
+    for props, key in keys:
+        del props[key]
+    return bool(keys)
+
+
 def _write(bench: Bench, delivery: Delivery, judged: Samples, most_bytes: int | None) -> None:
+    model = delivery.kept.model
+
     def check(path: Path) -> None:
-        size = model_file_bytes(path)
-        if most_bytes is not None and size > most_bytes:
+        delivery.size = bench.size(model, path)
+        size = delivery.size.file_bytes
+        # A data file of its own, when asked for, takes a few bytes more for every weight.
+        if most_bytes is not None and size > most_bytes and not bench.options.external_data:
             raise _TooLargeError(f"larger than the original: {size:,} bytes of {most_bytes:,}")
         _check(bench, delivery, path, judged)
 
-    model = delivery.kept.model
     if delivery.path is not None:
         save(model, delivery.path, external_data=bench.options.external_data, check=check)
         return
@@ -151,9 +170,16 @@ def _check(bench: Bench, delivery: Delivery, path: Path, judged: Samples) -> Non
         return
     with bench.clock.stage("benchmark"):
         bench.progress("benchmark")
-        comparison = _measure(bench, path, judged)
+        try:
+            comparison = _measure(bench, path, judged)
+        except ModelError as error:
+            # What validated is not lost because the measuring process died.
+            delivery.unmeasured = str(error)
+            if not _predicted_to_pay(bench, delivery):
+                raise _RejectedError(f"not measured ({error}), no cost predicted to fall") from None
+            return
     delivery.comparison = comparison
-    if comparison.verdict == "not measured" and not _predicted_to_pay(bench, candidate):
+    if comparison.verdict == "not measured" and not _predicted_to_pay(bench, delivery):
         raise _RejectedError(
             f"not measured ({comparison.reason}), and no cost is predicted to fall"
         )
@@ -163,9 +189,11 @@ def _check(bench: Bench, delivery: Delivery, path: Path, judged: Samples) -> Non
         raise _RejectedError(f"significantly slower: {comparison.summary()}")
 
 
-def _predicted_to_pay(bench: Bench, candidate: Candidate) -> bool:
+def _predicted_to_pay(bench: Bench, delivery: Delivery) -> bool:
     """Whether the static cost of the candidate is below the original's."""
-    before, after = bench.cost(bench.model, bench.shapes), bench.cost(candidate.model)
+    if delivery.size is None:
+        return False
+    before, after = bench.cost(bench.model, bench.shapes), delivery.size.cost
     objective = bench.options.minimize
     return (after.of(objective), after.nodes) < (before.of(objective), before.nodes)
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from itertools import product
 from typing import TYPE_CHECKING
 
-from structopt_onnx.calibration.statistics import gather
+from structopt_onnx.api.sites import gather_statistics
 from structopt_onnx.report.record import EstimateRow
 from structopt_onnx.rewriting.cost import Cost, graph_cost
 from structopt_onnx.rewriting.passes import Choice
@@ -38,30 +39,31 @@ def estimate(bench: Bench, exact: ExactStage) -> tuple[tuple[EstimateRow, ...], 
     started = time.monotonic()
     manager, facts = exact.manager, exact.manager.facts(exact.model)
     matrices = [
-        min(int(d) for d in value.const_value.shape.numpy()[-2:])
+        sorted(int(d) for d in value.const_value.shape.numpy()[-2:])
         for value in exact.model.graph.initializers.values()
         if value.const_value is not None and len(value.const_value.shape) > 1
     ]
-    if sum(d**3 for d in matrices) > _SECONDS * _CUBES_PER_SECOND:
+    if sum(small * small * large for small, large in matrices) > _SECONDS * _CUBES_PER_SECOND:
         return (), "weights"
     basis = "weights"
-    if not bench.samples.synthetic:
-        wanted = {s for p in bench.lossy_steps for c in facts.scopes for s in p.needs(c, facts)}
-        if wanted:
-            manager.statistics = gather(exact.model, bench.samples[:_FEW_SAMPLES], wanted)
-            basis = "calibration"
     totals = {level: Cost() for level in _LOCAL_ERRORS}
     found = False
-    facts = manager.facts(exact.model)
-    for step in bench.lossy_steps:
-        for scope in facts.scopes:
+    try:
+        if not bench.samples.synthetic and gather_statistics(
+            bench, exact, bench.samples[:_FEW_SAMPLES]
+        ):
+            basis = "calibration"
+        facts = manager.facts(exact.model)
+        for step, scope in product(bench.lossy_steps, facts.scopes):
             for proposal in step.propose(scope, facts):
                 if time.monotonic() - started > _SECONDS:
-                    return (), basis
+                    break
                 if isinstance(proposal, Choice) and _trusted(proposal):
                     found = True
                     for level in _LOCAL_ERRORS:
                         totals[level] += _saved(proposal, level)
+    except Exception:  # noqa: BLE001 - a hint must not cost the run; --max-error tells the error
+        return (), basis
     whole = graph_cost(exact.model, facts)
     rows = tuple(
         EstimateRow(level, whole.parameters + saved.parameters, whole.macs + saved.macs)

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from structopt_onnx.api.bench import Bench, prepare
 from structopt_onnx.api.exact import ExactStage
+from structopt_onnx.api.inputs import sample_report
 from structopt_onnx.api.options import OptimizeOptions
 from structopt_onnx.api.sites import Site, collect_sites
 from structopt_onnx.errors import UsageError
-from structopt_onnx.report.record import PlanReport, Report, SampleReport
+from structopt_onnx.report.record import PlanReport, Report
 from structopt_onnx.rewriting.pipeline import pipeline_text
 from structopt_onnx.runtime.machine import current
 
@@ -78,7 +79,7 @@ def explain(
         fit = _fit_part(bench)
         sites = collect_sites(bench, exact, fit) if bench.lossy_steps else []
     samples = bench.samples
-    report = SampleReport(samples.origin, samples.synthetic, len(samples), fit=len(fit))
+    report = replace(sample_report(samples), fit=len(fit))
     return Report(
         source=bench.name,
         output=None,
@@ -105,11 +106,8 @@ def _fit_part(bench: Bench) -> Samples:
 def _plan(bench: Bench, sites: list[Site]) -> PlanReport:
     objective = bench.options.minimize
     for site in sites:
-        site.why = "not probed"
-        if all(site.saving(k, objective) >= 0 for k in range(len(site.choice.options))):
-            site.why = "no option lowers the cost"
-        elif site.probed_option(objective) is None:
-            site.why = "no calibration data, and no cut that is numerically free"
+        free = site.probed_option(objective) is not None
+        site.why = "not probed" if free else site.unpaying(objective)
     return PlanReport(
         budget=bench.options.max_error or 0.0,
         objective=objective,

@@ -61,8 +61,9 @@ def samples_for(
     seed: int,
     threads: int,
     libraries: Sequence[Path],
+    count: int = 8,
 ) -> Samples:
-    """Read the user's inputs for a model, or make some up.
+    """Read the user's inputs for a model, or make `count` up.
 
     Raises
     ------
@@ -73,10 +74,17 @@ def samples_for(
     """
     session = Session(opened.stored, threads=threads, libraries=libraries)
     if data is None:
-        return synthetic_samples(opened.model, session.inputs, seed=seed, run=session.run)
+        return synthetic_samples(
+            opened.model, session.inputs, count=count, seed=seed, run=session.run
+        )
     return load_samples(data, session.inputs, optional=session.overridable)
 
 
 def sample_report(samples: Samples) -> SampleReport:
     """Return what a report says of samples that are not split."""
-    return SampleReport(samples.origin, samples.synthetic, len(samples))
+    first = samples[0] if len(samples) else {}
+    shapes = tuple(
+        f"{name} {array.dtype.name}[{','.join(map(str, array.shape))}]"
+        for name, array in first.items()
+    )
+    return SampleReport(samples.origin, samples.synthetic, len(samples), shapes=shapes)

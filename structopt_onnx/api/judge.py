@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
+from structopt_onnx.errors import ModelError
 from structopt_onnx.validation.metrics import OutputComparison
 
 if TYPE_CHECKING:
@@ -37,12 +39,18 @@ class Judge:
         self.evaluations = 0
 
     def error(self, candidate: ir.Model) -> float:
-        """Return the largest error over the outputs; see `OutputMetrics.error`."""
+        """Return the largest error over the outputs; infinite where it can't be run."""
         self.evaluations += 1
-        session = self._bench.session(candidate)
+        try:
+            session = self._bench.session(candidate)
+        except ModelError:
+            return math.inf  # the runtime refuses it: as wrong as can be
         comparisons: dict[str, OutputComparison] = {}
         for feeds, expected in self._references():
-            found = session.run(feeds)
+            try:
+                found = session.run(feeds)
+            except ModelError:
+                return math.inf
             for name, array in expected.items():
                 comparisons.setdefault(name, OutputComparison(name)).update(array, found[name])
         return max(comparison.result().error for comparison in comparisons.values())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from structopt_onnx.api.judge import Judge
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from structopt_onnx.api.bench import Bench
     from structopt_onnx.api.exact import ExactStage
     from structopt_onnx.calibration.samples import Samples
+    from structopt_onnx.report.record import SampleReport
     from structopt_onnx.rewriting.manager import PassManager, Planned
 
 _MOST_ROUNDS = 4
@@ -64,14 +65,24 @@ class LossySearch:
         self._bench = bench
         self._exact = exact
         self._budget = budget
-        self._fit, self._probe, self._final = bench.samples.split()
+        # Without real samples nothing is fitted, so there is nothing to keep apart.
+        everything = (bench.samples,) * 3
+        self._fit, self._probe, self._final = everything if bench.blind else bench.samples.split()
         self._sites: list[Site] = []
         self._planning = Planning(bench, exact, self._sites)
 
     @property
-    def parts(self) -> tuple[Samples, Samples, Samples]:
-        """Return the parts to fit on, to probe with and to judge by."""
-        return self._fit, self._probe, self._final
+    def final(self) -> Samples:
+        """Return the part to judge by."""
+        return self._final
+
+    def tell(self, report: SampleReport) -> SampleReport:
+        """Add the sizes of the parts to what is told of the samples."""
+        if self._bench.blind:
+            return report
+        fit, probe, final = len(self._fit), len(self._probe), len(self._final)
+        apart = not self._final.blocked
+        return replace(report, fit=fit, probe=probe, final=final, by_source=apart)
 
     def run(self) -> LossyStage:
         """Search, and return the best plan that holds on the final part."""
@@ -105,7 +116,7 @@ class LossySearch:
             self._budget,
             objective,
             tuple(s.report(k, objective) for s, k in zip(self._sites, chosen, strict=True)),
-            None if plan is None else plan.predicted,
+            None if plan is None else self._planning.predicted(plan.chosen),
             None if plan is None else probe_error,
             None if plan is None else final_error,
             rounds,
@@ -121,13 +132,16 @@ class LossySearch:
         """Measure what one option, by default at about half cost, does to the outputs."""
         k = site.probed_option(self._bench.options.minimize) if k is None else k
         if k is None:
-            site.why = "no option lowers the cost"
+            site.why = site.unpaying(self._bench.options.minimize)
             return
         plan = self._planning.build([k if other is site else None for other in self._sites])
         if plan.chosen[self._sites.index(site)] is None:
             site.why = "refused: " + self._last_refusal(plan)
             return
         site.probe(k, judge.error(plan.model))
+        mildest = site.mildest(self._bench.options.minimize)
+        if not math.isfinite(site.probes[k]) and mildest not in (k, None):
+            self._try_alone(site, judge, mildest)
 
     @staticmethod
     def _last_refusal(plan: Plan) -> str:
@@ -161,7 +175,9 @@ class LossySearch:
                 self._try_alone(site, judge, k)
             predicted = self._planning.predicted(plan.chosen)
             scale = min(max(predicted / max(error, 1e-300), _LEAST_SCALE), 1 / _LEAST_SCALE)
-        while best is None and plan is not None and any(k is not None for k in plan.chosen):
+        while best is None and plan is not None and not self._bench.clock.over():
+            if all(k is None for k in plan.chosen):
+                break
             share = (self._budget / error) ** 2
             plan = self._planning.build(self._planning.retreat(plan, share)[0])
             error = self._measure(plan, judge)

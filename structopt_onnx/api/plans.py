@@ -27,7 +27,6 @@ class Plan:
     chosen: tuple[int | None, ...]
     model: ir.Model
     manager: PassManager
-    predicted: float
 
 
 class Planning:
@@ -55,12 +54,12 @@ class Planning:
         )
         model = self._exact.model.clone()
         done = manager.apply_plan(model, self.planned(chosen))
-        applied = {planned.choice.site for planned in done}
+        applied = {id(planned.choice) for planned in done}
         kept = tuple(
-            k if site.choice.site in applied else None
+            k if id(site.choice) in applied else None
             for site, k in zip(self.sites, chosen, strict=True)
         )
-        return Plan(kept, model, manager, self.predicted(kept))
+        return Plan(kept, model, manager)
 
     def planned(self, chosen: Sequence[int | None]) -> tuple[Planned, ...]:
         """Return the options themselves."""
@@ -82,14 +81,34 @@ class Planning:
         """Return the choice of least cost whose squared errors sum up to `capacity` at most."""
         objective = self._bench.options.minimize
         groups = [
-            [Item(site.squared(k), site.saving(k, objective)) for k in site.usable(objective)]
-            for site in self.sites
+            [(n, k) for n in members for k in self.sites[n].usable(objective)]
+            for members in self._groups()
         ]
-        picked = knapsack(groups, capacity)
-        return tuple(
-            None if index is None else site.usable(objective)[index]
-            for site, index in zip(self.sites, picked, strict=True)
-        )
+        items = [
+            [Item(self.sites[n].squared(k), self.sites[n].saving(k, objective)) for n, k in group]
+            for group in groups
+        ]
+        chosen: list[int | None] = [None] * len(self.sites)
+        for group, index in zip(groups, knapsack(items, capacity), strict=True):
+            if index is not None:
+                n, k = group[index]
+                chosen[n] = k
+        return tuple(chosen)
+
+    def _groups(self) -> list[list[int]]:
+        """Return the sites that share a weight together: one option at most is for all of them."""
+        groups: list[tuple[set[str], list[int]]] = []
+        for n, site in enumerate(self.sites):
+            weights, members = set(site.choice.site), [n]
+            apart = []
+            for other in groups:
+                if other[0] & weights:
+                    weights |= other[0]
+                    members = other[1] + members
+                else:
+                    apart.append(other)
+            groups = [*apart, (weights, members)]
+        return [members for _, members in groups]
 
     def value(self, chosen: Sequence[int | None]) -> float:
         """Return the change of cost that a choice brings; less is better."""

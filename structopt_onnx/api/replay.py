@@ -10,7 +10,6 @@ from structopt_onnx.api.replay_record import (
     RECORD_KEY,
     LossyStep,
     ReplayRecord,
-    blind,
     decode,
     digest,
     encode,
@@ -73,7 +72,7 @@ class Replay:
             return stage.model, tuple(stage.manager.record.applied)
         if self._base is None:
             samples = self._bench.samples
-            fit = samples if blind(self._bench) else samples.split()[0]
+            fit = samples if self._bench.blind else samples.split()[0]
             fitted = self._exact(self._record.fitted_after)
             sites = collect_sites(self._bench, fitted, fit)
             self._base = self._exact(exact_count), sites

@@ -153,7 +153,7 @@ def encode(
     start, stop = (lossy[0], lossy[-1] + 1) if lossy else (len(applied), len(applied))
     samples = bench.samples
     data = Data(samples.origin, samples.synthetic, len(samples))
-    if lossy and not blind(bench):
+    if lossy and not bench.blind:
         data = replace(data, fit=len(samples.split()[0]), fingerprint=fingerprint(samples))
     defaults = OptimizeOptions()
     options = {
@@ -242,8 +242,3 @@ def digest(applied: Sequence[Applied]) -> str:
 
 def _runs(applied: Sequence[Applied]) -> tuple[tuple[str, int], ...]:
     return tuple((step, len(list(run))) for step, run in groupby(a.step for a in applied))
-
-
-def blind(bench: Bench) -> bool:
-    """Whether a run's lossy rewrites may rest on weights alone: it has no samples to trust."""
-    return bench.samples.synthetic and not bench.options.allow_synthetic

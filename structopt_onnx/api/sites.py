@@ -64,9 +64,12 @@ class Site:
             return math.inf
         if k in self.probes:
             return self.probes[k] ** 2
+        known = [probe for probe, error in self.probes.items() if math.isfinite(error)]
+        if not known:
+            return math.inf
         wanted = self._local(k)
-        nearest = min(self.probes, key=lambda p: abs(math.log(self._local(p) / wanted)))
-        return self.probes[nearest] ** 2 * wanted / self._local(nearest)
+        nearest = min(known, key=lambda p: abs(math.log(self._local(p) / wanted)))
+        return max(self.probes[nearest], _LEAST_ERROR) ** 2 * wanted / self._local(nearest)
 
     def _local(self, k: int) -> float:
         return max(self.choice.options[k].error, _RANK_DEFICIENT)
@@ -87,6 +90,12 @@ class Site:
             and (not self.exact_only or option.error <= _RANK_DEFICIENT)
         ]
 
+    def unpaying(self, objective: Objective) -> str:
+        """Say why no option may be taken."""
+        if any(self.saving(k, objective) < 0 for k in range(len(self.choice.options))):
+            return "no calibration data, and no cut that is numerically free"
+        return "no option lowers the cost"
+
     def probed_option(self, objective: Objective) -> int | None:
         """Return the option whose cost is nearest to half, among those that pay."""
         paying = self._paying(objective)
@@ -95,9 +104,13 @@ class Site:
         half = self.choice.options[0].before.of(objective) / 2
         return min(paying, key=lambda k: abs(self.choice.options[k].after.of(objective) - half))
 
+    def mildest(self, objective: Objective) -> int | None:
+        """Return the option of least local error among those that pay."""
+        return min(self._paying(objective), key=self._local, default=None)
+
     def probe(self, k: int, error: float) -> None:
         """Learn from the error that option `k` alone caused at the outputs."""
-        self.probes[k] = max(error, _LEAST_ERROR)
+        self.probes[k] = error
 
     def error_per_gain(self, k: int | None, objective: Objective) -> float:
         """Return squared error per cost saved of an option that was chosen."""
@@ -121,7 +134,7 @@ class Site:
         elif self.why:
             return
         elif least is None:
-            self.why = "no option lowers the cost"
+            self.why = self.unpaying(objective)
         elif least[1] <= budget:
             self.why = "the budget saves more elsewhere"
         else:
@@ -149,6 +162,7 @@ class Site:
             ),
             None if chosen is None else options[chosen].label,
             self.why,
+            self.choice.support,
         )
 
 
@@ -158,26 +172,32 @@ def collect_sites(bench: Bench, exact: ExactStage, fit: Samples) -> list[Site]:
     Without the user's samples, and unless made-up ones are allowed, nothing is gathered and
     only cuts of what is numerically zero are on offer.
     """
-    blind = bench.samples.synthetic and not bench.options.allow_synthetic
-    manager, facts = exact.manager, exact.manager.facts(exact.model)
+    manager = exact.manager
+    if not bench.blind:
+        bench.progress("statistics")
+        gather_statistics(bench, exact, fit)
+    return [
+        Site(step, choice, exact_only=bench.blind)
+        for step in bench.lossy_steps
+        for choice in manager.choices(exact.model, step)
+    ]
+
+
+def gather_statistics(bench: Bench, exact: ExactStage, samples: Samples) -> bool:
+    """Give the exact stage's manager what the lossy passes want to know; tell if it is anything."""
+    facts = exact.manager.facts(exact.model)
     wanted = {
         statistic
         for step in bench.lossy_steps
         for scope in facts.scopes
         for statistic in step.needs(scope, facts)
     }
-    if wanted and not blind:
-        bench.progress("statistics")
-        manager.statistics = gather(
-            exact.model,
-            fit,
-            wanted,
-            threads=bench.options.threads,
-            libraries=bench.options.libraries,
-            max_bytes=bench.options.max_memory or _STATISTICS_BYTES,
-        )
-    return [
-        Site(step, choice, exact_only=blind)
-        for step in bench.lossy_steps
-        for choice in manager.choices(exact.model, step)
-    ]
+    exact.manager.statistics = gather(
+        exact.model,
+        samples,
+        sorted(wanted, key=repr),
+        threads=bench.options.threads,
+        libraries=bench.options.libraries,
+        max_bytes=bench.options.max_memory or _STATISTICS_BYTES,
+    )
+    return bool(exact.manager.statistics)

@@ -53,8 +53,8 @@ class MustPay:
 class NameFilter:
     """Admit only patches about nodes that match `only` (when given) and none of `skip`.
 
-    Patterns are shell globs over node names. A library step can't be held to single nodes and
-    is left out while a filter is set.
+    Patterns are shell globs over the names of the nodes and of the weights that a patch is
+    about. A library step can't be held to single nodes and is left out while a filter is set.
     """
 
     only: Sequence[str] = ()
@@ -67,7 +67,8 @@ class NameFilter:
             return None
         if patch is None:
             return Refusal("name-filter", "library step left out by --only/--skip", step.name)
-        names = {node.name or "" for node in patch.removed()} | {patch.anchor.name or ""}
+        names = {node.name or "" for node in (*patch.removed(), patch.anchor)}
+        names |= {value.name or "" for value in patch.dying_initializers()}
         chosen = not self.only or any(fnmatchcase(n, p) for n in names for p in self.only)
         skipped = any(fnmatchcase(n, p) for n in names for p in self.skip)
         if chosen and not skipped:

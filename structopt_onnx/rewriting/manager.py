@@ -147,7 +147,8 @@ class PassManager:
             return False
         names, count = Names(model), 0
         for patch in patches:
-            if not patch.stale():
+            # After others, a patch that no longer fits waits for the next sweep.
+            if not patch.stale() and not (count and _outdated(patch)):
                 count += self._admit(model, step, patch, facts, names=names)
         if count:
             self._finish(model, step.name)
@@ -248,6 +249,14 @@ class PassManager:
             raise InternalError(f"{step.name}: {error}") from error
         except Exception as error:
             raise InternalError(f"{step.name}: {type(error).__name__}: {error}") from error
+
+
+def _outdated(patch: Patch) -> bool:
+    try:
+        patch.check()
+    except InternalError:
+        return True
+    return False
 
 
 def _listed(step: Pass, scope: Scope, facts: Facts) -> list[Patch | Choice | Refusal]:

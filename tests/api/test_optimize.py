@@ -258,7 +258,7 @@ def test_without_time_nothing_is_probed(padded, calibration):
     assert all(site.chosen is None for site in report.plan.sites)
     assert {site.why for site in report.plan.sites} == {"not probed: the time limit was reached"}
     assert not any(entry.option for entry in report.applied)
-    assert any("time limit" in note for note in report.notes)
+    assert any("time limit" in note for note in report.warnings)
     assert report.validation.passed
 
 
@@ -294,7 +294,7 @@ def test_lossy_rewrites_need_data_or_leave(models):
     assert report.samples.synthetic
     assert report.plan.final_error is None
     assert "by changing nothing" in str(report)
-    assert any("--allow-synthetic" in note for note in report.notes)
+    assert any("--allow-synthetic" in note for note in report.warnings)
     allowed = so.optimize(source, max_error=0.8, allow_synthetic=True, benchmark=False).report
     assert allowed.samples.synthetic
     assert any(entry.option for entry in allowed.applied)
