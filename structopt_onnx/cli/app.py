@@ -22,7 +22,7 @@ NAME = "structopt-onnx"
 
 _EPILOG = """\b
 Exit codes: 0 done, 1 validation failed, 2 wrong usage, 3 a model or data can't be read or run,
-4 internal error, 130 interrupted.
+4 internal error; 129 hung up, 130 interrupted, 141 nobody reads the output, 143 terminated.
 """
 
 # Plain help: the framed one cuts long options off at 80 columns.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rich.console import Group
@@ -9,8 +10,10 @@ from rich.console import Group
 import structopt_onnx
 from structopt_onnx.cli import options  # noqa: TC001 - typer reads annotations
 from structopt_onnx.cli.terminal import Terminal
-from structopt_onnx.report.checks import comparison_notes, timing_rows
+from structopt_onnx.errors import ModelError
+from structopt_onnx.report.checks import comparison_notes, speed_summary, timing_rows
 from structopt_onnx.report.figures import change, count
+from structopt_onnx.report.inputs import sizes
 from structopt_onnx.report.layout import line, table
 
 if TYPE_CHECKING:
@@ -50,22 +53,51 @@ def benchmark(
     """
     terminal = Terminal(json, quiet)
     with terminal.progress("measuring"):
-        comparison = structopt_onnx.benchmark(
-            a,
-            b,
-            data=data,
-            seconds=seconds,
-            replicates=replicates,
-            threads=threads,
-            seed=seed,
-            libraries=tuple(library or ()),
-        )
-    terminal.tell(comparison, lambda: Group(*_parts(comparison, a, b)))
+        try:
+            comparison = structopt_onnx.benchmark(
+                a,
+                b,
+                data=data,
+                seconds=seconds,
+                replicates=replicates,
+                threads=threads,
+                seed=seed,
+                libraries=tuple(library or ()),
+            )
+        except ModelError as error:
+            if b is not None:
+                _refuse_other_inputs(a, b, error)
+            raise
+    made_up = data is None
+    terminal.tell(comparison, lambda: Group(*_parts(comparison, a, b, made_up=made_up)))
 
 
-def _parts(comparison: Comparison, a: Path, b: Path | None) -> Iterator[RenderableType]:
+def _refuse_other_inputs(a: Path, b: Path, failure: ModelError) -> None:
+    """Say that B does not take what A takes, where that is why it could not be run."""
+    from structopt_onnx.model.loading import load  # noqa: PLC0415 - imports onnx
+    from structopt_onnx.validation.interface import Interface  # noqa: PLC0415 - likewise
+
+    try:
+        first, second = (replace(Interface.of(load(path)), outputs=()) for path in (a, b))
+    except ModelError:
+        return  # not even read, which the failure says
+    found = first.differences(second)
+    if found:
+        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+        raise ModelError(
+            f"{b}: can't be measured on the inputs of {a}: {found[0]}{more}"
+        ) from failure
+
+
+def _parts(
+    comparison: Comparison, a: Path, b: Path | None, *, made_up: bool
+) -> Iterator[RenderableType]:
     names = str(a) if b is None else f"{b} against {a}"
-    yield line(f"{names}: {comparison.summary()}", "bold")
+    yield line(f"{names}: {speed_summary(comparison, '--seconds')}", "bold")
+    if made_up:
+        listed = sizes(comparison.shapes)
+        inputs = f"made-up inputs: {listed}" if listed else "made-up inputs"
+        yield line(f"note: measured on {inputs}; give --data for real ones", "yellow")
     first = comparison.a
     second = comparison.b
     rows = list(timing_rows(first, second))
@@ -73,9 +105,9 @@ def _parts(comparison: Comparison, a: Path, b: Path | None) -> Iterator[Renderab
         cells = [("file, bytes", count(first.file_bytes)), *((r[0], r[1]) for r in rows)]
         yield table(("", "A"), cells, (1,))
     else:
-        sizes = first.file_bytes, second.file_bytes
+        files = first.file_bytes, second.file_bytes
         both = [
-            ("file, bytes", count(sizes[0]), count(sizes[1]), change(*sizes)),
+            ("file, bytes", count(files[0]), count(files[1]), change(*files)),
             *((what, x, y, change(p, q)) for what, x, y, p, q in rows),
         ]
         yield table(("", "A", "B", "change"), both, (1, 2, 3))

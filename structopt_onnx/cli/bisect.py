@@ -4,26 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rich.console import Group
-
 import structopt_onnx
 from structopt_onnx.cli import options  # noqa: TC001 - typer reads annotations
 from structopt_onnx.cli.terminal import Terminal
-from structopt_onnx.report.figures import error, plural
-from structopt_onnx.report.layout import line
+from structopt_onnx.report.bisection import render_bisection
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import typer
-    from rich.console import RenderableType
-
-    from structopt_onnx.api.bisect import Bisection
 
 _EPILOG = """\b
 Examples:
-  structopt-onnx bisect model.onnx small.onnx --data test.npz
+  structopt-onnx bisect model.onnx small.onnx --calibration samples.npz
   structopt-onnx bisect model.onnx small.onnx --calibration samples.npz --max-error 0.01
+  structopt-onnx bisect model.onnx exact.onnx --data test.npz
 """
 
 
@@ -42,7 +35,8 @@ def bisect(
 ) -> None:
     """Find the first rewrite that takes a model's error over a limit.
 
-    The rewrites on record in OUT are applied to IN again, more or fewer of them.
+    The rewrites on record in OUT are applied to IN again, more or fewer of them. Where lossy ones
+    were fitted to calibration data, --calibration must give the same data once more.
     """
     terminal = Terminal(json, quiet)
     with terminal.progress("bisecting") as say:
@@ -57,26 +51,7 @@ def bisect(
             libraries=tuple(library or ()),
             progress=say,
         )
-    terminal.tell(found, lambda: Group(*_parts(found)))
-
-
-def _parts(found: Bisection) -> Iterator[RenderableType]:
-    limit = "rounding" if found.max_error is None else error(found.max_error)
-    culprit = found.culprit
-    if culprit is not None:
-        where = f" at {culprit.node}" if culprit.node else ""
-        yield line(f"rewrite {culprit.number}, by {culprit.step}{where}: {culprit.title}", "bold")
-        yield line(f"with it: {found.failure or error(found.error)}")
-    elif found.failure is not None:
-        yield line(f"{found.optimized} fails, but no rewrite on record is to blame", "bold")
-        yield line(f"{found.failure}; was the file changed after it was made?")
-    else:
-        yield line(f"{found.optimized} keeps to its limit: error {error(found.error)}", "bold")
-    yield line(
-        f"limit {limit}; {plural(found.patches, 'rewrite')} on record, "
-        f"{plural(found.evaluations, 'model')} compared on "
-        f"{plural(found.samples.count, 'sample')} from {found.samples.origin}"
-    )
+    terminal.tell(found, lambda: render_bisection(found))
 
 
 def register(app: typer.Typer) -> None:

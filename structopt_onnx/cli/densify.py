@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import structopt_onnx
 from structopt_onnx.cli import options  # noqa: TC001 - typer reads annotations
+from structopt_onnx.cli.files import refuse_dash
 from structopt_onnx.cli.terminal import Terminal
 from structopt_onnx.report.figures import count, plural
 from structopt_onnx.report.layout import line
@@ -30,10 +31,11 @@ def densify(
 ) -> None:
     """Make the sparse tensors of a model dense.
 
-    For tools that can not read sparse ones.     --seed and --threads change nothing here.
+    For tools that can not read sparse ones. --seed and --threads change nothing here.
     """
     del seed, threads
     terminal = Terminal(json, quiet)
+    refuse_dash(output)
     with terminal.progress("densifying"):
         result = structopt_onnx.densify(source, output)
     sizes = f"{count(result.bytes_before)} -> {count(result.bytes_after)} bytes"

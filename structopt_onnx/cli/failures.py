@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
 import shlex
@@ -13,15 +14,22 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import typer
 
 import structopt_onnx
-from structopt_onnx.errors import InternalError, StructoptError
+from structopt_onnx.cli.option_names import as_typed
+from structopt_onnx.cli.signals import SignalReceived
+from structopt_onnx.cli.streams import give_up
+from structopt_onnx.errors import InternalError, StructoptError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+WRONG_USAGE = 2
 CAN_NOT_RUN = 3
 INTERNAL = 4
 INTERRUPTED = 130
 BROKEN_PIPE = 141  # what a shell reports of a program that nobody reads any more
+
+# EDQUOT is absent on Windows.
+_NO_ROOM = {errno.ENOSPC, errno.EFBIG, errno.EROFS, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 
 @runtime_checkable
@@ -47,13 +55,20 @@ def exit_code_of(error: BaseException, arguments: Sequence[str]) -> int:
     """
     if isinstance(error, KeyboardInterrupt | typer.Abort):
         return _say("interrupted", INTERRUPTED)
+    if isinstance(error, SignalReceived):
+        return _say(str(error), error.exit_code)
     # Typer turns a broken pipe into an exit with 1, which means something else here.
     if isinstance(error.__context__ if isinstance(error, SystemExit) else error, BrokenPipeError):
-        # What is left in the buffer would fail once more when the interpreter ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        give_up(sys.stdout)
         return BROKEN_PIPE
+    if isinstance(error, UsageError):
+        return _say(f"error: {as_typed(str(error))}", error.exit_code)
     if isinstance(error, StructoptError) and not isinstance(error, InternalError):
         return _say(f"error: {error}", error.exit_code)
+    if isinstance(error, OSError) and _is_about_room(error):
+        give_up(sys.stdout)
+        where = error.filename or "standard output or the folder of temporary files"
+        return _say(f"error: {where}: {error.strerror}; make room there", WRONG_USAGE)
     if isinstance(error, _WrongUsage):
         # Some versions of typer pass pydantic's own words on.
         message = error.format_message().replace("Value error, ", "")
@@ -68,8 +83,18 @@ def exit_code_of(error: BaseException, arguments: Sequence[str]) -> int:
 def _say(text: str, code: int) -> int:
     # Names from a model's file must not steer the terminal; a pipeline's caret needs its lines.
     safe = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
-    typer.echo(safe, err=True)
+    try:
+        typer.echo(safe, err=True)
+    except OSError:  # nobody is there to be told, but the exit code still counts
+        give_up(sys.stderr)
     return code
+
+
+def _is_about_room(error: OSError) -> bool:
+    """Whether a file could not be written: nothing that this program could do about."""
+    # The module tempfile says in words that no folder takes its files.
+    lack = str(error.strerror).startswith("No usable temporary directory")
+    return lack or error.errno in _NO_ROOM
 
 
 def _hint(error: object) -> str:

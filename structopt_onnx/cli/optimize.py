@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import structopt_onnx
 from structopt_onnx.cli import options
-from structopt_onnx.cli.report_file import checked, write
+from structopt_onnx.cli.files import checked, refuse_dash, write
 from structopt_onnx.cli.terminal import Terminal
 from structopt_onnx.report.text import render
 
@@ -54,6 +54,7 @@ def optimize(
     validated against the original; what fails or is significantly slower is taken back.
     """
     terminal = Terminal(json, quiet)
+    refuse_dash(output)
     report_path = checked(report, source, output)
     with terminal.progress("optimizing") as say:
         result = structopt_onnx.optimize(
@@ -79,9 +80,9 @@ def optimize(
             fuel=fuel,
             external_data=external_data,
         )
-    terminal.tell(result.report, lambda: render(result.report))
     if report_path is not None:
         write(report_path, result.report)
+    terminal.tell(result.report, lambda: render(result.report))
 
 
 def register(app: typer.Typer) -> None:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, TextIO
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from structopt_onnx.cli.streams import give_up, is_open
+from structopt_onnx.errors import UsageError
 from structopt_onnx.report.json import to_json
 from structopt_onnx.report.layout import to_text
 
@@ -33,10 +35,20 @@ class Terminal:
         Write results as JSON.
     quiet
         Write no text and show no progress.
+
+    Raises
+    ------
+    UsageError
+        When there is something to write, and standard output is closed.
     """
 
     json: bool
     quiet: bool
+
+    def __post_init__(self) -> None:
+        """Find out before the long work begins."""
+        if (self.json or not self.quiet) and not is_open(sys.stdout):
+            raise UsageError("standard output is closed; redirect it, or give --quiet")
 
     def tell(self, record: object, render: Callable[[], RenderableType]) -> None:
         """Write a result.
@@ -47,15 +59,25 @@ class Terminal:
             What JSON is made of.
         render
             Makes the text; called only when text is wanted.
+
+        Raises
+        ------
+        UsageError
+            When standard output can't be written.
         """
-        if self.json:
-            sys.stdout.write(to_json(record))
-        elif not self.quiet:
-            console = _console_on(sys.stdout)
-            if console.is_terminal:
-                console.print(render())
-            else:
-                sys.stdout.write(to_text(render()))
+        if self.quiet and not self.json:
+            return
+        text = to_json(record) if self.json else render()
+        try:
+            _write(text)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            give_up(sys.stdout)
+            raise UsageError(
+                f"standard output can't be written ({error.strerror}), and the result was to go "
+                "there; redirect it elsewhere"
+            ) from error
 
     @contextmanager
     def progress(self, title: str) -> Iterator[Say]:
@@ -67,7 +89,7 @@ class Terminal:
             Takes a line about what happens now; ``3/40`` in it moves the bar.
         """
         console = _console_on(sys.stderr)
-        if self.quiet or not console.is_terminal:
+        if self.quiet or not is_open(sys.stderr) or not console.is_terminal:
             yield lambda _: None
             return
         columns = (
@@ -90,6 +112,17 @@ class Terminal:
                 )
 
             yield say
+
+
+def _write(text: RenderableType) -> None:
+    console = _console_on(sys.stdout)
+    if isinstance(text, str):
+        sys.stdout.write(text)
+    elif console.is_terminal:
+        console.print(text)
+    else:
+        sys.stdout.write(to_text(text))
+    sys.stdout.flush()
 
 
 def _console_on(stream: TextIO) -> Console:

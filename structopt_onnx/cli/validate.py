@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import typer
-from rich.console import Group
 
 import structopt_onnx
 from structopt_onnx.cli import options  # noqa: TC001 - typer reads annotations
 from structopt_onnx.cli.terminal import Terminal
-from structopt_onnx.report.checks import validation_summary, validation_table
-from structopt_onnx.report.layout import line
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from rich.console import RenderableType
-
-    from structopt_onnx.api.validate import ValidationReport
+from structopt_onnx.report.checks import render_validation
 
 FAILED = 1
 
@@ -61,19 +50,9 @@ def validate(
             libraries=tuple(library or ()),
             drift=drift,
         )
-    terminal.tell(report, lambda: Group(*_parts(report)))
+    terminal.tell(report, lambda: render_validation(report))
     if not report.passed:
         raise typer.Exit(FAILED)
-
-
-def _parts(report: ValidationReport) -> Iterator[RenderableType]:
-    verdict = validation_summary(report.validation)
-    yield line(f"{report.b} against {report.a}: {verdict}", "bold")
-    if report.samples.synthetic:
-        yield line("note: on synthetic inputs, since no data were given", "yellow")
-    yield validation_table(report.validation)
-    if report.drift is not None:
-        yield line(str(report.drift))
 
 
 def register(app: typer.Typer) -> None:

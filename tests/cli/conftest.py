@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 MACHINE = Machine("Test CPU", 2, None, "Linux", "3.11", "1.23", "1.19", "2.0")
 SIZE = Size(Cost(10, 40, 100, 2), 1000)
-SAMPLES = SampleReport("synthetic", synthetic=True, count=4)
+SAMPLES = SampleReport("synthetic", synthetic=True, count=4, shapes=("x float32[1,3,32,32]",))
 REPORT = Report("in.onnx", "out.onnx", {}, "normalize", MACHINE, SIZE, SIZE, (), (), SAMPLES)
 TIMING = Timing(0.5, 0.6, 0.4, 100, 1.0, 0.7, 50 << 20, 1000)
 COMPARISON = Comparison(
     TIMING, TIMING, 1.0, 0.99, 1.01, 1.0, 0.001, "fresh session", "no difference shown",
     "the interval includes 1", "thread CPU time", None, 8, 30, 4, 9.0, "CPUExecutionProvider",
-    MACHINE,
+    MACHINE, ("x float32[2,4]",),
 )  # fmt: skip
 
 BISECTION = Bisection(
@@ -119,6 +119,18 @@ def run(capsys) -> Callable[..., SimpleNamespace]:
 def bisection() -> Bisection:
     """A rewrite was found to be to blame."""
     return BISECTION
+
+
+@pytest.fixture
+def comparison() -> Comparison:
+    """Two models that are equally fast."""
+    return COMPARISON
+
+
+@pytest.fixture
+def inspection() -> Inspection:
+    """A model with an open dimension."""
+    return INSPECTION
 
 
 @pytest.fixture

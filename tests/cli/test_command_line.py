@@ -71,6 +71,19 @@ def test_every_command_has_the_common_options_and_examples(run, name):
     assert "Examples:" in text
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_sentences_in_the_help_have_single_spaces(run, name):
+    head = run(name, "--help").out.partition("Options:")[0].partition("Arguments:")[0]
+    assert not re.search(r"\S  +\S", head)
+
+
+def test_the_exit_codes_are_in_the_help(run):
+    text = run("--help").out
+    codes = re.findall(r"\b(\d+) \w", text.partition("Exit codes:")[2])
+    assert codes == ["0", "1", "2", "3", "4", "129", "130", "141", "143"]
+    assert max(map(len, text.splitlines())) <= 100
+
+
 EXAMPLES = [
     (name, line.strip())
     for name in COMMANDS
@@ -191,7 +204,7 @@ def test_the_report_goes_to_a_file_too(run, calls, tmp_path):
 
 
 @pytest.mark.usefixtures("in_tmp_path")
-@pytest.mark.parametrize("wrong", ["missing/report.json", ".", "a.onnx", "b.onnx"])
+@pytest.mark.parametrize("wrong", ["missing/report.json", ".", "a.onnx", "b.onnx", "-"])
 def test_a_report_that_can_not_be_written_stops_the_run_at_once(run, calls, wrong):
     done = run("optimize", "a.onnx", "b.onnx", "--report", wrong)
     assert done.code == 2
@@ -258,3 +271,8 @@ def test_main_takes_the_command_line_of_the_process(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["structopt-onnx", "--version"])
     assert main() == 0
     assert structopt_onnx.__version__ in capsys.readouterr().out
+
+
+def test_the_package_lists_its_public_names_only():
+    listed = {name for name in dir(structopt_onnx) if not name.startswith("__")}
+    assert listed == set(structopt_onnx.__all__)

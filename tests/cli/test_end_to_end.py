@@ -101,6 +101,8 @@ def test_inspect_tells_what_a_model_is_made_of(run):
     assert done.code == 0
     assert "71,754 parameters" in done.out
     assert "2 Conv" in done.out
+    assert "made-up sizes of the dimensions that the model leaves open" in unwrapped(done.out)
+    assert "made-up" not in run("inspect", CNN, "--data", DATA).out
     found = json.loads(run("inspect", CNN, "--json").out)
     assert found["cost"]["parameters"] == 71754
     assert found["operators"]["Conv"] == 2
@@ -112,6 +114,23 @@ def test_benchmark_measures_one_model(run):
     found = json.loads(done.out)
     assert found["verdict"] == "not measured"
     assert found["a"]["peak_rss_bytes"] > 0
+
+
+def test_benchmark_of_models_with_other_inputs_says_so(run):
+    other = MODELS / "digits_mlp.onnx"
+    done = run("benchmark", CNN, other, "--seconds", "5")
+    assert (done.code, done.out) == (3, "")
+    assert done.err.startswith(f"error: {other}: can't be measured on the inputs of {CNN}: input ")
+    assert done.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("words", [["optimize", CNN, "-"], ["densify", CNN, "-"]])
+def test_a_model_is_not_written_to_a_file_named_dash(tmp_path, monkeypatch, run, words):
+    monkeypatch.chdir(tmp_path)
+    done = run(*words)
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith("error: -: a model is not written to standard output")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_densify_makes_sparse_tensors_dense(tmp_path, run):
@@ -141,9 +160,9 @@ def test_a_model_that_is_none_ends_with_3_and_leaves_the_target_alone(tmp_path, 
     [
         (["--passes", "normalize,frob"], 2, "\n  normalize,frob\n            ^\n"),
         (["--passes", "factor-matmul{rank=3}"], 2, "\n" + " " * 16 + "^\n"),
-        (["--target", "moon"], 2, "target is one of cpu"),
-        (["--max-error", "-1"], 2, "max_error"),
-        (["--max-error", "nan"], 2, "max_error"),
+        (["--target", "moon"], 2, "--target is one of cpu"),
+        (["--max-error", "-1"], 2, "--max-error is"),
+        (["--max-error", "nan"], 2, "--max-error is"),
         (["--calibration", "missing.npz"], 3, "missing.npz"),
         (["--calibration", "no_such_module:make"], 2, "no_such_module"),
     ],

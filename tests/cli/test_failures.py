@@ -23,7 +23,7 @@ def _temporary_files(tmp_path, monkeypatch):
     ("error", "code"),
     [
         (ValidationFailed("nothing can be saved"), 1),
-        (UsageError("target is one of cpu, not 'moon'"), 2),
+        (UsageError("no pass 'frob'"), 2),
         (ModelError("a.onnx: truncated"), 3),
         (DataError("a.npz: no array for input 'x'"), 3),
     ],
@@ -33,6 +33,24 @@ def test_each_error_is_one_line_with_its_exit_code(run, calls, error, code, json
     calls.answer("optimize", error)
     done = run("optimize", "a.onnx", "b.onnx", *json)
     assert (done.code, done.out, done.err) == (code, "", f"error: {error}\n")
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        ("max_error is a number from 0 up, not -1", "--max-error is a number from 0 up, not -1"),
+        ("a lossy rewrite needs a max_error", "a lossy rewrite needs a --max-error"),
+        ("benchmark_seconds is at least 0", "--benchmark-seconds is at least 0"),
+        ("replicates must be at least 8, not 3", "--replicates must be at least 8, not 3"),
+        ("target is one of cpu, not 'moon'", "--target is one of cpu, not 'moon'"),
+        ("seconds.onnx: no threads must be", "seconds.onnx: no threads must be"),
+        ("/data/max_error: is a folder", "/data/max_error: is a folder"),
+        ("'max_error' is no input", "'max_error' is no input"),
+    ],
+)
+def test_options_are_named_as_they_are_typed(run, calls, message, said):
+    calls.answer("optimize", UsageError(message))
+    assert run("optimize", "a.onnx", "b.onnx").err == f"error: {said}\n"
 
 
 def test_an_error_that_points_at_a_character_keeps_its_lines(run, calls):
@@ -46,7 +64,7 @@ def test_an_error_that_points_at_a_character_keeps_its_lines(run, calls):
         (ZeroDivisionError("division\nby zero"), "ZeroDivisionError: division"),
         (InternalError("factor-matmul: KeyError: 'w'"), "factor-matmul: KeyError: 'w'"),
         (RecursionError(), "RecursionError"),
-        (OSError(28, "No space left on device"), "OSError: [Errno 28] No space left on device"),
+        (OSError(22, "Invalid argument"), "OSError: [Errno 22] Invalid argument"),
     ],
 )
 def test_a_bug_leaves_a_file_to_report_and_no_traceback_on_the_screen(run, calls, bug, said):

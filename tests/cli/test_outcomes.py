@@ -6,11 +6,14 @@ from dataclasses import replace
 def test_bisect_names_the_rewrite_to_blame(run, calls):
     text = run("bisect", "in.onnx", "out.onnx").out.splitlines()
     assert "bisect" in calls
-    assert text == [
+    assert text[:2] == [
         "rewrite 7, by factor-matmul at fc: w: rank 8",
         "with it: output 'y': relative L2 error 0.2 is over the limit 0.05",
-        "limit 0.05; 12 rewrites on record, 5 models compared on 4 samples from synthetic",
     ]
+    assert " ".join(text[2:]) == (
+        "limit 0.05; 12 rewrites on record, 5 models compared on inputs, 4 made up: "
+        "x float32[1,3,32,32]"
+    )
 
 
 def test_bisect_blames_nobody_when_the_model_is_good(run, calls, bisection):
@@ -38,6 +41,36 @@ def test_inspect_cuts_long_lists_and_says_so(run, calls):
     assert "Weights: the largest of 20\n" in text
     assert "com.example::twice" in text
     assert "author" in text
+    assert "note: MACs are of made-up sizes of the dimensions that the model leaves open" in text
+    assert "note:" not in run("inspect", "in.onnx", "--data", "x.npz").out
+
+
+def test_inspect_does_not_warn_of_sizes_that_are_fixed_or_were_not_run(run, calls, inspection):
+    fixed = replace(inspection, inputs=(("x", "tensor(float)", "[1, 64]"),))
+    calls.answer("inspect", fixed)
+    assert "made-up" not in run("inspect", "in.onnx").out
+    calls.answer("inspect", replace(inspection, notes=("not run, so MACs are counted",)))
+    assert "made-up" not in run("inspect", "in.onnx").out
+
+
+def test_benchmark_names_the_option_that_gives_enough_time(run, calls, comparison):
+    short = replace(
+        comparison, verdict="not measured", reason="8 replicates need about 70 s", ratio=None,
+        needed_seconds=75,
+    )  # fmt: skip
+    calls.answer("benchmark", short)
+    text = run("benchmark", "a.onnx", "b.onnx").out
+    assert text.startswith(
+        "b.onnx against a.onnx: not measured: needs about 75 s, --seconds 75 allows it; "
+        "p50 0.5 ms -> 0.5 ms\n"
+    )
+    assert "not measured: 8 replicates need about 70 s" in text
+
+
+def test_validate_says_what_was_made_up(run, calls):
+    text = run("validate", "a.onnx", "b.onnx").out
+    assert "validate" in calls
+    assert "\nnote: inputs: 4 made up: x float32[1,3,32,32]; give --data for real ones\n" in text
 
 
 def test_densify_says_whether_the_result_was_run(run, calls):
@@ -53,5 +86,7 @@ def test_benchmark_of_one_and_of_two_models(run, calls):
     assert "benchmark" in calls
     assert two.startswith("b.onnx against a.onnx: no difference shown: x1.000 time [0.990, 1.010]")
     assert "no difference shown: the interval includes 1" in two
+    assert "\nnote: measured on made-up inputs: x float32[2,4]; give --data for real ones\n" in two
+    assert "note:" not in run("benchmark", "a.onnx", "b.onnx", "--data", "x.npz").out
     rows = [line.split() for line in two.splitlines()]
     assert ["p50,", "ms", "0.5", "0.5", "same"] in rows

@@ -1,4 +1,4 @@
-"""The file that --report asks for."""
+"""The files that a command writes: what can be said of them before the long work begins."""
 
 from __future__ import annotations
 
@@ -9,6 +9,18 @@ from structopt_onnx.report.json import to_json
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+def refuse_dash(path: Path) -> None:
+    """Refuse what other programs read as standard output: a model needs a file.
+
+    Raises
+    ------
+    UsageError
+        When the path is ``-``.
+    """
+    if str(path) == "-":
+        raise UsageError("-: a model is not written to standard output; name a file, or ./-")
 
 
 def checked(path: Path | None, *others: Path) -> Path | None:
@@ -24,10 +36,12 @@ def checked(path: Path | None, *others: Path) -> Path | None:
     Raises
     ------
     UsageError
-        When it is a folder, lies in none, or is one of the others.
+        When it is a folder, lies in none, is one of the others, or is ``-``.
     """
     if path is None:
         return None
+    if str(path) == "-":
+        raise UsageError("-: --report needs a file; for standard output give --json")
     if path.is_dir():
         raise UsageError(f"{path}: --report needs a file, and this is a folder")
     if not path.parent.is_dir():
