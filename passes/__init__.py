@@ -14,7 +14,10 @@ from structopt_onnx.passes.cleanup.fold_weight_layout import FoldWeightLayout
 from structopt_onnx.passes.cleanup.normalize import Normalize
 from structopt_onnx.passes.cleanup.remove_identities import RemoveIdentities
 from structopt_onnx.passes.cleanup.share_subexpressions import ShareSubexpressions
+from structopt_onnx.passes.low_rank.factor_conv import FactorConv
+from structopt_onnx.passes.low_rank.factor_embedding import FactorEmbedding
 from structopt_onnx.passes.low_rank.factor_matmul import FactorMatmul
+from structopt_onnx.passes.low_rank.factor_recurrent_input import FactorRecurrentInput
 from structopt_onnx.passes.sharing.share_initializers import ShareInitializers
 from structopt_onnx.rewriting.passes import Cleanup, Pass
 
@@ -29,6 +32,9 @@ OWN: tuple[type[Step], ...] = (
     FoldWeightLayout,
     ShareSubexpressions,
     FactorMatmul,
+    FactorConv,
+    FactorEmbedding,
+    FactorRecurrentInput,
 )
 GROUP = "structopt_onnx.passes"
 
