@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from structopt_onnx.api.speed import compare, is_slower
 from structopt_onnx.errors import ModelError, ValidationFailed
 from structopt_onnx.model.exactness import Exactness
 from structopt_onnx.model.saving import save
-from structopt_onnx.runtime.benchmark import BenchmarkSettings, benchmark
 from structopt_onnx.validation.models import validate_models
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import onnx_ir as ir
 
     from structopt_onnx.api.bench import Bench
@@ -36,12 +38,18 @@ class Candidate:
         What would be rolled back with it.
     lossy
         Whether it is held to the error budget instead of to rounding.
+    least
+        Whether there is nothing less to hand over, so that it may be larger than the original.
+    rolled_back
+        Steps left out of it, with the reason.
     """
 
     model: ir.Model
     manager: PassManager
     what: str
     lossy: bool = False
+    least: bool = False
+    rolled_back: tuple[str, ...] = ()
 
 
 _OWN_KEYS = "structopt_onnx."
@@ -71,7 +79,7 @@ class Delivery:
 
 def deliver(
     bench: Bench,
-    candidates: list[Candidate],
+    candidates: Iterable[Candidate],
     judged: Samples,
     output: str | Path | None,
     *,
@@ -84,7 +92,7 @@ def deliver(
     bench
         The run.
     candidates
-        From the boldest to the last, which is the least that can be handed over.
+        From the boldest to the least; the next is asked for when one was not kept.
     judged
         The samples to validate and measure on.
     output
@@ -102,10 +110,9 @@ def deliver(
     for candidate in candidates:
         delivery = Delivery(candidate, None if output is None else Path(output))
         judged_lossy += candidate.lossy
-        last = candidate is candidates[-1]
         try:
             try:
-                _write(bench, delivery, judged, None if last else most_bytes)
+                _write(bench, delivery, judged, None if candidate.least else most_bytes)
             except _TooLargeError:
                 # Provenance is worth less than the promise that nothing grows.
                 if not _strip(candidate.model):
@@ -114,7 +121,8 @@ def deliver(
         except _RejectedError as rejected:
             rolled_back.append(f"{candidate.what}: {rejected}")
         else:
-            delivery.rolled_back, delivery.judged = tuple(rolled_back), judged_lossy
+            delivery.rolled_back = (*candidate.rolled_back, *rolled_back)
+            delivery.judged = judged_lossy
             return delivery
     raise ValidationFailed(f"{bench.name}: nothing can be saved: {rolled_back[-1]}")
 
@@ -171,7 +179,7 @@ def _check(bench: Bench, delivery: Delivery, path: Path, judged: Samples) -> Non
     with bench.clock.stage("benchmark"):
         bench.progress("benchmark")
         try:
-            comparison = _measure(bench, path, judged)
+            comparison = compare(bench, path, judged)
         except ModelError as error:
             # What validated is not lost because the measuring process died.
             delivery.unmeasured = str(error)
@@ -183,9 +191,7 @@ def _check(bench: Bench, delivery: Delivery, path: Path, judged: Samples) -> Non
         raise _RejectedError(
             f"not measured ({comparison.reason}), and no cost is predicted to fall"
         )
-    slower = comparison.verdict == "slower"
-    allowed = 1.0 if options.minimize == "time" else 1.0 + options.tolerate
-    if slower and comparison.ratio is not None and comparison.ratio > allowed:
+    if is_slower(bench, comparison):
         raise _RejectedError(f"significantly slower: {comparison.summary()}")
 
 
@@ -196,18 +202,3 @@ def _predicted_to_pay(bench: Bench, delivery: Delivery) -> bool:
     before, after = bench.cost(bench.model, bench.shapes), delivery.size.cost
     objective = bench.options.minimize
     return (after.of(objective), after.nodes) < (before.of(objective), before.nodes)
-
-
-def _measure(bench: Bench, path: Path, judged: Samples) -> Comparison:
-    settings = BenchmarkSettings(
-        seconds=bench.options.benchmark_seconds,
-        threads=bench.options.threads,
-        seed=bench.options.seed,
-        libraries=bench.options.libraries,
-    )
-    if isinstance(bench.reference, Path):
-        return benchmark(bench.reference, path, judged, settings)
-    with tempfile.TemporaryDirectory(prefix="structopt-onnx-") as folder:
-        original = Path(folder) / "original.onnx"
-        original.write_bytes(bench.reference)
-        return benchmark(original, path, judged, settings)

@@ -32,7 +32,8 @@ def estimate(bench: Bench, exact: ExactStage) -> tuple[tuple[EstimateRow, ...], 
     Returns
     -------
     rows
-        One per level; empty when there is nothing to say or no time to say it.
+        One per level; empty when there is nothing to say or no time to say it. Sites that the
+        time or the samples did not suffice for are counted as they are.
     basis
         ``calibration`` or ``weights``.
     """
@@ -47,7 +48,7 @@ def estimate(bench: Bench, exact: ExactStage) -> tuple[tuple[EstimateRow, ...], 
         return (), "weights"
     basis = "weights"
     totals = {level: Cost() for level in _LOCAL_ERRORS}
-    found = False
+    found = unknown = 0
     try:
         if not bench.samples.synthetic and gather_statistics(
             bench, exact, bench.samples[:_FEW_SAMPLES]
@@ -56,12 +57,14 @@ def estimate(bench: Bench, exact: ExactStage) -> tuple[tuple[EstimateRow, ...], 
         facts = manager.facts(exact.model)
         for step, scope in product(bench.lossy_steps, facts.scopes):
             for proposal in step.propose(scope, facts):
-                if time.monotonic() - started > _SECONDS:
-                    break
-                if isinstance(proposal, Choice) and _trusted(proposal):
-                    found = True
-                    for level in _LOCAL_ERRORS:
+                late = time.monotonic() - started > _SECONDS
+                if isinstance(proposal, Choice):
+                    trusted = _trusted(proposal) and not late
+                    found, unknown = found + trusted, unknown + (not trusted)
+                    for level in _LOCAL_ERRORS if trusted else ():
                         totals[level] += _saved(proposal, level)
+                if late:
+                    break
     except Exception:  # noqa: BLE001 - a hint must not cost the run; --max-error tells the error
         return (), basis
     whole = graph_cost(exact.model, facts)
@@ -69,7 +72,9 @@ def estimate(bench: Bench, exact: ExactStage) -> tuple[tuple[EstimateRow, ...], 
         EstimateRow(level, whole.parameters + saved.parameters, whole.macs + saved.macs)
         for level, saved in totals.items()
     )
-    return (rows if found else ()), basis
+    # Of what was not looked at nothing can be said, least of all that there is nothing to gain.
+    known = any(saved != Cost() for saved in totals.values()) if unknown else found
+    return (rows if known else ()), basis
 
 
 def _trusted(choice: Choice) -> bool:

@@ -31,7 +31,7 @@ class ExactStage:
     manager
         The manager that made it; its record goes on in later stages.
     deny
-        Steps rolled back because the outputs changed.
+        Steps rolled back because the outputs changed, or the time of a run rose.
     rolled_back
         One line per such step.
     """
@@ -42,21 +42,29 @@ class ExactStage:
     rolled_back: tuple[str, ...]
 
 
-def run_exact(bench: Bench) -> ExactStage:
-    """Run the exact passes and roll back any step that changes the outputs."""
-    deny: frozenset[str] = frozenset()
-    rolled_back: list[str] = []
+def run_exact(
+    bench: Bench, deny: frozenset[str] = frozenset(), rolled_back: tuple[str, ...] = ()
+) -> ExactStage:
+    """Run the exact passes and roll back any step that changes the outputs.
+
+    Parameters
+    ----------
+    bench
+        The run.
+    deny, rolled_back
+        Steps rolled back before, and why.
+    """
     while True:
         manager = bench.manager(deny, bench.options.fuel)
         with bench.clock.stage("exact passes"):
             model = manager.run(bench.model.clone(), bench.exact_steps)
         if not manager.record.applied:
-            return ExactStage(model, manager, deny, tuple(rolled_back))
+            return ExactStage(model, manager, deny, rolled_back)
         with bench.clock.stage("check"):
             bench.progress("check")
             validation = check(bench, model)
         if validation.passed:
-            return ExactStage(model, manager, deny, tuple(rolled_back))
+            return ExactStage(model, manager, deny, rolled_back)
 
         def is_bad(fuel: int) -> bool:
             limited = bench.manager(deny, fuel)  # noqa: B023 - called within this turn only
@@ -64,10 +72,8 @@ def run_exact(bench: Bench) -> ExactStage:
 
         number = first_bad(len(manager.record.applied), is_bad)
         culprit = manager.record.applied[number - 1]
-        rolled_back.append(
-            f"{culprit.step}: patch {number} ({culprit.title}) changed the outputs: "
-            f"{validation.failures[0]}"
-        )
+        what = f"{culprit.step}: patch {number} ({culprit.title}) changed the outputs"
+        rolled_back += (f"{what}: {validation.failures[0]}",)
         deny |= {culprit.step}
 
 

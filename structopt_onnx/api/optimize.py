@@ -16,18 +16,20 @@ from structopt_onnx.api.remarks import notes, warnings
 from structopt_onnx.api.replay_record import RECORD_KEY, encode
 from structopt_onnx.api.reproducer import reproducible
 from structopt_onnx.api.result import Result
+from structopt_onnx.api.speed import without_slow_steps
 from structopt_onnx.errors import UsageError
 from structopt_onnx.report.record import EstimateRow, PlanReport, Report, Size
 from structopt_onnx.rewriting.pipeline import pipeline_text
 from structopt_onnx.runtime.machine import current
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from structopt_onnx.api.deliver import Delivery
     from structopt_onnx.api.exact import ExactStage
     from structopt_onnx.api.lossy import LossyStage
+    from structopt_onnx.calibration.samples import Samples
     from structopt_onnx.model.loading import Source
 
 # The saved file is validated on at most this many samples when nothing lossy was done.
@@ -88,27 +90,22 @@ def optimize(
 def _run(bench: Bench, before: Size, output: str | Path | None) -> Result:
     checked = bench.options
     exact = run_exact(bench)
-    candidates = [Candidate(exact.model, exact.manager, "exact rewrites")]
     plan: PlanReport | None = None
     rows: tuple[EstimateRow, ...] = ()
     basis, judged = "weights", bench.samples[:_VALIDATED_SAMPLES]
     told = sample_report(bench.samples)
+    stage: LossyStage | None = None
     if checked.max_error is not None and bench.lossy_steps:
+        if checked.benchmark:
+            # What costs time before must not hide behind what lossy rewrites save.
+            exact = without_slow_steps(bench, exact, judged)
         search = LossySearch(bench, exact, checked.max_error)
         stage = search.run()
         plan, judged, told = stage.report, search.final, search.tell(told)
-        if stage.plan:
-            candidates = _with_lossy(bench, exact, stage)
     elif bench.lossy_steps:
         with bench.clock.stage("estimate"):
             rows, basis = estimate(bench, exact)
-    if exact.manager.record.applied:
-        candidates.append(Candidate(bench.model.clone(), bench.manager(), "the original as read"))
-    fitted_after = len(exact.manager.record.applied)
-    for candidate in candidates:
-        if applied := candidate.manager.record.applied:
-            record = encode(bench, applied, exact.deny, fitted_after=fitted_after)
-            candidate.model.metadata_props[RECORD_KEY] = record
+    candidates = _candidates(bench, exact, stage, judged)
     delivery = deliver(bench, candidates, judged, output, most_bytes=before.file_bytes)
     if plan is not None:
         plan = _as_delivered(plan, delivery)
@@ -128,7 +125,7 @@ def _run(bench: Bench, before: Size, output: str | Path | None) -> Result:
         estimate_basis=basis,
         validation=delivery.validation,
         comparison=delivery.comparison,
-        rolled_back=(*exact.rolled_back, *delivery.rolled_back),
+        rolled_back=delivery.rolled_back,
         warnings=warnings(bench, plan, delivery),
         notes=notes(bench, plan, delivery),
         seconds=dict(bench.clock.seconds),
@@ -136,22 +133,40 @@ def _run(bench: Bench, before: Size, output: str | Path | None) -> Result:
     return Result(delivery.kept.model, report)
 
 
-def _with_lossy(bench: Bench, exact: ExactStage, stage: LossyStage) -> list[Candidate]:
-    """Return what a plan allows to hand over, from the boldest on."""
-    model, manager = stage.model, stage.manager
-    if bench.options.fuel is None:
-        with bench.clock.stage("exact passes"):
-            model = manager.run(model, bench.exact_steps)
-    candidates = [
-        Candidate(model, manager, "all rewrites", lossy=True),
-        Candidate(exact.model, exact.manager, "exact rewrites"),
-    ]
-    if exact.manager.record.applied:
+def _candidates(
+    bench: Bench, exact: ExactStage, stage: LossyStage | None, judged: Samples
+) -> Iterator[Candidate]:
+    """Yield what could be handed over, from the boldest on, the record in its metadata."""
+    if stage is not None and stage.plan:
+        model, manager = stage.model, stage.manager
+        if bench.options.fuel is None:
+            with bench.clock.stage("exact passes"):
+                model = manager.run(model, bench.exact_steps)
+        yield _recorded(bench, exact, Candidate(model, manager, "all rewrites", lossy=True))
+    applied = bool(exact.manager.record.applied)
+    rewritten = Candidate(exact.model, exact.manager, "exact rewrites", least=not applied)
+    yield _recorded(bench, exact, rewritten)
+    if bench.options.benchmark:
+        fewer = without_slow_steps(bench, exact, judged)
+        if fewer is not exact and fewer.manager.record.applied:
+            what = "exact rewrites without those that cost time"
+            yield _recorded(bench, fewer, Candidate(fewer.model, fewer.manager, what))
+    if stage is not None and stage.plan:
         # Where only the exact ones cost time, the lossy ones may still be worth having.
         alone, manager = bench.model.clone(), bench.manager()
         if manager.apply_plan(alone, stage.plan):
-            candidates.append(Candidate(alone, manager, "lossy rewrites", lossy=True))
-    return candidates
+            yield _recorded(bench, exact, Candidate(alone, manager, "lossy rewrites", lossy=True))
+    unchanged = Candidate(bench.model.clone(), bench.manager(), "the original as read", least=True)
+    yield _recorded(bench, exact, unchanged)
+
+
+def _recorded(bench: Bench, exact: ExactStage, candidate: Candidate) -> Candidate:
+    """Add what the exact stage left out, and the record that `bisect` replays."""
+    if applied := candidate.manager.record.applied:
+        fitted_after = len(exact.manager.record.applied)
+        record = encode(bench, applied, exact.deny, fitted_after=fitted_after)
+        candidate.model.metadata_props[RECORD_KEY] = record
+    return replace(candidate, rolled_back=exact.rolled_back)
 
 
 def _as_delivered(plan: PlanReport, delivery: Delivery) -> PlanReport:

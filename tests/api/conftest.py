@@ -70,6 +70,12 @@ def delivering() -> object:
     return importlib.import_module("structopt_onnx.api.deliver")
 
 
+@pytest.fixture
+def timing() -> object:
+    """Return the module that times candidates."""
+    return importlib.import_module("structopt_onnx.api.speed")
+
+
 @pytest.fixture(scope="session")
 def padded(tmp_path_factory) -> Path:
     """A small trained network with three identities and a copied weight in it."""

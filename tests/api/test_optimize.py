@@ -60,6 +60,14 @@ def test_the_words_of_the_documentation(padded, calibration, tmp_path):
     assert "Report(" not in text
 
 
+def planted(ratio: float, verdict: str) -> Comparison:
+    timing = Timing(ratio, ratio, ratio, 100, 1.0, 1.0, None, 1000)
+    return Comparison(
+        timing, timing, ratio, ratio, ratio, 1.0, 0.01, "fresh session", verdict, "planted",
+        "thread CPU time", None, 8, 30, 8, 1.0, "CPUExecutionProvider", current(),
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize(
     "case",
     [
@@ -70,20 +78,15 @@ def test_the_words_of_the_documentation(padded, calibration, tmp_path):
         (1.0, "no difference shown", "time", 0.0, True),
     ],
 )
-def test_what_is_significantly_slower_is_taken_back(delivering, monkeypatch, padded, case):
+def test_what_is_significantly_slower_is_taken_back(timing, monkeypatch, padded, case):
     ratio, verdict, minimize, tolerate, kept = case
-    timing = Timing(ratio, ratio, ratio, 100, 1.0, 1.0, None, 1000)
-    found = Comparison(
-        timing, timing, ratio, ratio, ratio, 1.0, 0.01, "fresh session", verdict, "planted",
-        "thread CPU time", None, 8, 30, 8, 1.0, "CPUExecutionProvider", current(),
-    )  # fmt: skip
-    measured = []
+    found, measured = planted(ratio, verdict), []
 
     def benchmark(a, b, samples, settings):
         measured.append((a, settings.seconds, len(load(b).graph)))
         return found
 
-    monkeypatch.setattr(delivering, "benchmark", benchmark)
+    monkeypatch.setattr(timing, "benchmark", benchmark)
     report = so.optimize(
         padded,
         passes="remove-identities",
@@ -91,11 +94,37 @@ def test_what_is_significantly_slower_is_taken_back(delivering, monkeypatch, pad
         tolerate=tolerate,
         benchmark_seconds=7,
     ).report
-    assert measured == [(padded, 7, 5)]
+    assert measured[0] == (padded, 7, 5)
+    assert (len(measured) == 1) == kept
     assert len(report.applied) == (3 if kept else 0)
     assert report.comparison is (found if kept else None)
     lines = [line.partition(":")[2] for line in report.rolled_back]
     assert [line.startswith(" significantly slower: ") for line in lines] == [True] * (not kept)
+
+
+@pytest.mark.parametrize("budget", [None, BUDGET])
+def test_only_the_step_that_costs_time_is_taken_back(
+    timing, monkeypatch, padded, calibration, budget
+):
+    """Two of three identities gone are planted to be slower than all of them, or one gone."""
+
+    def benchmark(a, b, samples, settings):
+        operators = [node.op_type for node in load(b).graph]
+        return planted(1.2, "slower" if operators.count("Identity") < 2 else "faster")
+
+    monkeypatch.setattr(timing, "benchmark", benchmark)
+    result = so.optimize(
+        padded,
+        passes=f"share-initializers,remove-identities{',factor-matmul' if budget else ''}",
+        calibration=calibration,
+        max_error=budget,
+    )
+    report = result.report
+    exact = {entry.step for entry in report.applied if entry.option is None}
+    assert exact == {"share-initializers"}
+    assert any(entry.option for entry in report.applied) == (budget is not None)
+    assert report.rolled_back[0].startswith("remove-identities: slower: x1.200 time")
+    assert len(result.model.graph) >= len(load(padded).graph)
 
 
 def test_a_proto_of_the_caller_stays_as_it_is(padded, calibration):
