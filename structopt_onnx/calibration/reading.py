@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
 import re
-import sys
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
 
+from structopt_onnx.calibration.functions import importable, is_function, load_function, told
 from structopt_onnx.errors import DataError, StructoptError, UsageError
 
 if TYPE_CHECKING:
@@ -23,7 +21,6 @@ if TYPE_CHECKING:
 
 SOURCE = "__source__"
 
-_FACTORY = re.compile(r"(?P<module>[A-Za-z_]\w*(\.[A-Za-z_]\w*)*):(?P<name>[A-Za-z_]\w*)")
 _INPUT_FILE = re.compile(r"input_(\d+)\.pb")
 
 
@@ -54,7 +51,7 @@ def origin_of(data: object) -> str:
     if isinstance(data, Path):
         return data.name
     if isinstance(data, str):
-        return data if _factory(data) else Path(data).name
+        return data if is_function(data) else Path(data).name
     return "arrays in memory"
 
 
@@ -64,8 +61,8 @@ def read(data: object, names: Sequence[str]) -> list[Batch]:
     Parameters
     ----------
     data
-        Path of an npz file or of a folder, `module:factory`, a mapping of arrays, or an iterable
-        of feeds.
+        Path of an npz file or of a folder, `module:factory` or `file.py:factory`, a mapping of
+        arrays, or an iterable of feeds.
     names
         The model's inputs in order; ONNX test data sets number theirs.
 
@@ -76,16 +73,12 @@ def read(data: object, names: Sequence[str]) -> list[Batch]:
     UsageError
         When a factory can't be imported or fails.
     """
-    if isinstance(data, str) and (match := _factory(data)):
-        return _call_factory(data, match["module"], match["name"])
+    if isinstance(data, str) and is_function(data):
+        return _call_factory(data)
     if isinstance(data, str | Path):
         path = Path(data)
         return _read_folder(path, names) if path.is_dir() else [_read_npz(path)]
     return _in_memory(data, origin_of(data))
-
-
-def _factory(text: str) -> re.Match[str] | None:
-    return None if Path(text).exists() else _FACTORY.fullmatch(text)
 
 
 def _in_memory(data: object, label: str) -> list[Batch]:
@@ -159,39 +152,14 @@ def _read_test_data(folder: Path, names: Sequence[str]) -> dict[str, Array]:
     return arrays
 
 
-def _call_factory(label: str, module_name: str, name: str) -> list[Batch]:
-    with _importable_here():
-        try:
-            module = importlib.import_module(module_name)
-        except ModuleNotFoundError as error:
-            raise UsageError(f"{label}: no such file, and no module named {error.name}") from error
-        except Exception as error:  # the user's module may raise anything while it is imported
-            raise UsageError(f"{label}: import failed: {_told(error)}") from error
-        factory: Any = getattr(module, name, None)
-        if not callable(factory):
-            raise UsageError(
-                f"{label}: module {module_name} has no function {name}; it must return feeds or "
-                "arrays"
-            )
+def _call_factory(text: str) -> list[Batch]:
+    # Code that a factory imports late lies beside it, like the factory itself.
+    with importable(Path.cwd()):
+        factory = load_function(text, "return feeds or arrays")
         try:
             # A generator runs the user's code here, not at the call.
-            return _in_memory(factory(), label)
+            return _in_memory(factory(), text)
         except StructoptError:
             raise
         except Exception as error:  # the user's code may raise anything
-            raise UsageError(f"{label}: the factory failed: {_told(error)}") from error
-
-
-def _told(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-
-
-@contextmanager
-def _importable_here() -> Iterator[None]:
-    here = str(Path.cwd())
-    sys.path.insert(0, here)
-    try:
-        yield
-    finally:
-        if here in sys.path:
-            sys.path.remove(here)
+            raise UsageError(f"{text}: the factory failed: {told(error)}") from error

@@ -66,6 +66,11 @@ class Samples(Sequence[Feeds]):
         """Source of each sample, or None when the data does not say."""
         return None if self._all_sources is None else self._all_sources[self._indices]
 
+    @property
+    def indices(self) -> Array:
+        """Position of each sample in the data as given: where to look its label up."""
+        return self._indices
+
     def __len__(self) -> int:
         return len(self._indices)
 
