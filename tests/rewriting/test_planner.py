@@ -7,7 +7,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from structopt_onnx.rewriting.planner import Item, knapsack
+from structopt_onnx.rewriting.planner import Item, cover, knapsack
 
 # Weights that are whole parts of the grid: there the plan is exact.
 _PARTS = st.integers(0, 8192) | st.sampled_from([0, 1, 4096, 8192, 9000])
@@ -85,3 +85,74 @@ def test_the_plan_is_always_feasible_and_never_worse_than_nothing(pairs, capacit
 )
 def test_plans(groups, capacity: float, expected: list[int | None]):
     assert knapsack(groups, capacity) == expected
+
+
+def _least(groups: list[list[Item]], saving: float) -> float | None:
+    options = [[None, *range(len(group))] for group in groups]
+    weights = [
+        weight
+        for plan in itertools.product(*options)
+        for weight, value in [_sums(groups, plan)]
+        if -value >= saving
+    ]
+    return min(weights, default=None)
+
+
+@given(
+    st.lists(
+        st.lists(st.tuples(st.integers(0, 50), st.integers(-9000, 100)), max_size=4), max_size=5
+    ),
+    st.sampled_from([0.5, 1.0, 3.0]),
+)
+def test_a_cover_is_the_lightest_of_all(pairs, saving: float):
+    # Values that are whole parts of the grid: there the cover is exact.
+    groups = [[Item(w, v / 8192 * saving) for w, v in group] for group in pairs]
+    plan = cover(groups, saving)
+    least = _least(groups, saving)
+    if least is None:
+        assert plan is None
+    else:
+        weight, value = _sums(groups, plan)
+        assert -value >= saving * (1 - 1e-12)
+        assert weight == least
+
+
+@given(
+    st.lists(
+        st.lists(st.tuples(st.floats(0, 2) | st.just(math.inf), st.floats(-10, 10)), max_size=3),
+        max_size=4,
+    ),
+    st.floats(0.01, 20),
+)
+def test_a_cover_saves_what_was_asked_for_and_is_not_far_from_the_lightest(pairs, saving: float):
+    groups = [[Item(w, v) for w, v in group] for group in pairs]
+    plan = cover(groups, saving)
+    if plan is None:
+        usable = [[i for i in group if math.isfinite(i.weight)] for group in groups]
+        assert _least(usable, saving * (1 + 1e-12)) is None
+        return
+    weight, value = _sums(groups, plan)
+    assert -value >= saving * (1 - 1e-12)
+    assert math.isfinite(weight)
+    # Rounding asks for a part more per group at most.
+    more = _least(groups, saving * (1 + len(groups) / 8192) * (1 + 1e-12))
+    assert more is None or weight <= more + 1e-9
+
+
+@pytest.mark.parametrize(
+    ("groups", "saving", "expected"),
+    [
+        ([], 0.0, []),
+        ([[Item(1.0, -1)]], 0.0, [None]),
+        ([], 1.0, None),
+        ([[Item(1.0, -1)]], 2.0, None),
+        ([[Item(math.inf, -5)]], 1.0, None),
+        ([[Item(1.0, -1), Item(3.0, -2)], [Item(1.5, -1)]], 2.0, [0, 0]),
+        ([[Item(1.0, -1), Item(2.0, -2)], [Item(1.5, -1)]], 2.0, [1, None]),
+        # Three savings that round down to a part less than the whole, all needed.
+        ([[Item(1.0, -1 / 3)]] * 3, 1.0, [0, 0, 0]),
+        ([[Item(2.0, -5), Item(1.0, -5)]], 5.0, [1]),
+    ],
+)
+def test_covers(groups, saving: float, expected):
+    assert cover(groups, saving) == expected
