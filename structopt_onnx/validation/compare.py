@@ -83,6 +83,7 @@ def compare(
     samples: Iterable[dict[str, NDArray[Any]]],
     *,
     max_error: float | Mapping[str, float] | None = None,
+    unlimited: bool = False,
     exactness: Exactness = Exactness.ROUNDING,
     arithmetic: str | None = None,
     optimized: bool = False,
@@ -100,6 +101,9 @@ def compare(
     max_error
         Largest error (`OutputMetrics.error`) of every output, or by output name. Outputs without
         one get the tolerance of their dtype and `exactness`.
+    unlimited
+        Set no limit on errors: something else judges them. Shapes, types, NaN and infinities are
+        still checked.
     exactness
         What the candidate promises.
     arithmetic
@@ -123,7 +127,7 @@ def compare(
         `max_error` is no budget for these models.
     """
     names = [port.name for port in reference.outputs]
-    limits = Limits.of(max_error, exactness, names, arithmetic)
+    limits = Limits.of(max_error, exactness, names, arithmetic, unlimited=unlimited)
     failures = [
         *port_differences("input", reference.inputs, candidate.inputs),
         *port_differences("output", reference.outputs, candidate.outputs),
@@ -162,10 +166,13 @@ def compare(
         limits={output.name: limits.limit(output) for output in outputs},
         optimized=optimized,
         synthetic=synthetic,
-        notes=tuple(
-            f"output {output.name!r} is empty in every sample: its values were not compared"
-            for output in outputs
-            if output.elements == 0
+        notes=(
+            *(
+                f"output {output.name!r} is empty in every sample: its values were not compared"
+                for output in outputs
+                if output.elements == 0
+            ),
+            *(("no error limit was set: shapes, types and NaN were checked",) * unlimited),
         ),
     )
 

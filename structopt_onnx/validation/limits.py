@@ -43,8 +43,10 @@ class Limits:
         exactness: Exactness,
         outputs: Iterable[str],
         arithmetic: str | None = None,
+        *,
+        unlimited: bool = False,
     ) -> Limits:
-        """Limits that a user asked for.
+        """Limits that a user asked for; `unlimited` leaves only problems, such as NaN, to fail.
 
         Raises
         ------
@@ -52,6 +54,8 @@ class Limits:
             A budget is negative or not finite or names no output, or the rewrite is lossy and an
             output has no budget.
         """
+        if unlimited:
+            return cls(exactness, {None: math.inf}, arithmetic)
         names = set(outputs)
         budgets: dict[str | None, float]
         if isinstance(max_error, Mapping):

@@ -70,6 +70,7 @@ def validate_models(
     samples: Sequence[Feeds],
     *,
     max_error: float | Mapping[str, float] | None = None,
+    unlimited: bool = False,
     exactness: Exactness = Exactness.ROUNDING,
     synthetic: bool = False,
     threads: int = 1,
@@ -85,6 +86,8 @@ def validate_models(
         Inputs of one run each; they are gone through twice.
     max_error
         Largest error of every output, or by output name, in both checks; see `compare`.
+    unlimited
+        Set no limit on errors; see `compare`.
     exactness
         What the candidate promises of outputs without a budget. Same bits are asked for in the
         exact check only: equal graphs can be fused differently, so the shipped check of a bitwise
@@ -129,6 +132,7 @@ def validate_models(
             opened,
             samples,
             max_error=max_error,
+            unlimited=unlimited,
             exactness=promise,
             arithmetic=arithmetic,
             optimized=optimized,
