@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
+    from structopt_onnx.api.metric import TaskMetric
     from structopt_onnx.api.options import OptimizeOptions
     from structopt_onnx.calibration.samples import Samples
     from structopt_onnx.model.loading import Source
@@ -77,6 +78,8 @@ class Bench:
         Concrete shapes of one run, by value name.
     options, target, progress, clock
         As their names say.
+    metric
+        The user's task metric.
     """
 
     name: str
@@ -88,6 +91,7 @@ class Bench:
     target: Target
     progress: Callable[[str], None]
     clock: Clock
+    metric: TaskMetric | None = None
 
     @property
     def exact_steps(self) -> tuple[Step, ...]:
@@ -122,7 +126,7 @@ class Bench:
         gates: list[Gate] = [
             NameFilter(options.only, options.skip),
             Deny(deny),
-            MustPay(self.target, options.minimize),
+            MustPay(self.target, options.objective),
             Fuel(fuel),
         ]
         return PassManager(self.target, gates, self.shapes, progress=self.progress)
@@ -176,7 +180,10 @@ def prepare(
         When the model can't be read or run.
     DataError
         When the calibration data does not fit it.
+    UsageError
+        When the metric can't be imported.
     """
+    metric = options.task_metric()
     clock = Clock(options.time_limit)
     libraries = options.libraries
     with clock.stage("load"):
@@ -195,5 +202,14 @@ def prepare(
         shapes = observed_shapes(opened.model, samples[0], libraries=libraries)
     target = TARGETS[options.target]
     return Bench(
-        opened.name, opened.model, opened.stored, samples, shapes, options, target, progress, clock
+        opened.name,
+        opened.model,
+        opened.stored,
+        samples,
+        shapes,
+        options,
+        target,
+        progress,
+        clock,
+        metric,
     )

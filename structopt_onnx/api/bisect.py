@@ -134,6 +134,10 @@ def bisect(
         judged = samples_for(original, data, seed=seed, threads=threads, libraries=libraries)
     if max_error is None and record.lossy:
         max_error = options.max_error
+        if max_error is None:
+            raise UsageError(
+                f"{made.name}: was made without a limit on the error; give one as max_error"
+            )
     search = _Search(bench, record, judged, max_error, threads)
     verdict = search.evaluate(made.stored)
     culprit = None

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from structopt_onnx.api.judge import Judge
 from structopt_onnx.api.speed import compare, is_slower
 from structopt_onnx.errors import ModelError, ValidationFailed
 from structopt_onnx.model.exactness import Exactness
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from structopt_onnx.api.bench import Bench
+    from structopt_onnx.api.judge import Measured
     from structopt_onnx.calibration.samples import Samples
     from structopt_onnx.report.record import Size
     from structopt_onnx.rewriting.manager import PassManager
@@ -53,6 +55,8 @@ class Candidate:
 
 
 _OWN_KEYS = "structopt_onnx."
+# Predicted times are sums in another order.
+_ROUNDING = 1e-9
 
 
 class _RejectedError(Exception):
@@ -72,6 +76,7 @@ class Delivery:
     size: Size | None = None
     validation: ModelValidation | None = None
     comparison: Comparison | None = None
+    measured: Measured | None = None
     rolled_back: tuple[str, ...] = ()
     unmeasured: str = ""
     judged: int = 0
@@ -164,6 +169,7 @@ def _check(bench: Bench, delivery: Delivery, path: Path, judged: Samples) -> Non
             path,
             judged,
             max_error=options.max_error if candidate.lossy else None,
+            unlimited=candidate.lossy and options.max_error is None,
             exactness=Exactness.LOSSY
             if candidate.lossy
             else Exactness.weakest(step.exactness for step in bench.exact_steps),
@@ -171,8 +177,10 @@ def _check(bench: Bench, delivery: Delivery, path: Path, judged: Samples) -> Non
             threads=options.threads,
             libraries=options.libraries,
         )
-    if not validation.passed:
-        raise _RejectedError(validation.failures[0])
+        if not validation.passed:
+            raise _RejectedError(validation.failures[0])
+        if candidate.lossy:
+            _check_budgets(bench, delivery, path, judged)
     delivery.validation = validation
     if not options.benchmark or not candidate.manager.record.applied:
         return
@@ -195,10 +203,25 @@ def _check(bench: Bench, delivery: Delivery, path: Path, judged: Samples) -> Non
         raise _RejectedError(f"significantly slower: {comparison.summary()}")
 
 
+def _check_budgets(bench: Bench, delivery: Delivery, path: Path, judged: Samples) -> None:
+    """Hold the file to the task metric and to the cost to come down to."""
+    keep, size = bench.options.kept, delivery.size
+    if keep is not None and size is not None:
+        share = size.cost.of(keep.objective) / bench.cost(bench.model, bench.shapes).of(
+            keep.objective
+        )
+        if share > keep.share * (1 + _ROUNDING):
+            raise _RejectedError(f"{keep.objective}={share:.4g} is left, more than {keep}")
+    if bench.metric is not None:
+        delivery.measured = Judge(bench, judged).measure(path)
+        if not delivery.measured.within(bench.options):
+            raise _RejectedError(delivery.measured.excess(bench.options))
+
+
 def _predicted_to_pay(bench: Bench, delivery: Delivery) -> bool:
     """Whether the static cost of the candidate is below the original's."""
     if delivery.size is None:
         return False
     before, after = bench.cost(bench.model, bench.shapes), delivery.size.cost
-    objective = bench.options.minimize
+    objective = bench.options.objective
     return (after.of(objective), after.nodes) < (before.of(objective), before.nodes)

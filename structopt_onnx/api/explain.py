@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from structopt_onnx.api.bench import Bench, prepare
 from structopt_onnx.api.exact import ExactStage
 from structopt_onnx.api.inputs import sample_report
 from structopt_onnx.api.options import OptimizeOptions
+from structopt_onnx.api.plan_report import metric_report
 from structopt_onnx.api.sites import Site, collect_sites
 from structopt_onnx.errors import UsageError
-from structopt_onnx.report.record import PlanReport, Report
+from structopt_onnx.report.plan_record import KeepReport, PlanReport
+from structopt_onnx.report.record import Report
 from structopt_onnx.rewriting.pipeline import pipeline_text
 from structopt_onnx.runtime.machine import current
 
@@ -83,7 +85,7 @@ def explain(
     return Report(
         source=bench.name,
         output=None,
-        options={**asdict(checked), "libraries": [str(path) for path in checked.libraries]},
+        options=checked.record(),
         pipeline=pipeline_text(checked.steps()),
         machine=current(),
         before=bench.size(bench.model, bench.reference, bench.shapes),
@@ -104,19 +106,15 @@ def _fit_part(bench: Bench) -> Samples:
 
 
 def _plan(bench: Bench, sites: list[Site]) -> PlanReport:
-    objective = bench.options.minimize
+    objective = bench.options.objective
     for site in sites:
         free = site.probed_option(objective) is not None
         site.why = "not probed" if free else site.unpaying(objective)
+    options = bench.options
     return PlanReport(
-        budget=bench.options.max_error or 0.0,
+        budget=options.max_error,
         objective=objective,
         sites=tuple(site.report(None, objective) for site in sites),
-        predicted=None,
-        probe_error=None,
-        final_error=None,
-        rounds=0,
-        undone=(),
-        final_evaluations=0,
-        nearest_miss=None,
+        metric=metric_report(bench),
+        keep=None if options.kept is None else KeepReport(objective, options.kept.share),
     )

@@ -1,24 +1,69 @@
-"""How far a candidate's outputs are from the original's on one part of the samples."""
+"""How far a candidate is from the original on one part of the samples."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from structopt_onnx.errors import ModelError
+from structopt_onnx.errors import ModelError, UsageError
 from structopt_onnx.validation.metrics import OutputComparison
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
     import onnx_ir as ir
 
     from structopt_onnx.api.bench import Bench
+    from structopt_onnx.api.options import OptimizeOptions
     from structopt_onnx.calibration.samples import Samples
     from structopt_onnx.runtime.session import Feeds
 
 # Reference outputs are kept when they are smaller than this, and computed again when not.
 _KEPT_BYTES = 256 * 2**20
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a judge found.
+
+    Parameters
+    ----------
+    error
+        Largest error over the outputs; infinite where the candidate can't be run.
+    metric, original
+        The task metric of the candidate and of the original; None without a metric.
+    decisions
+        What the built-in agreement counted, by output.
+    """
+
+    error: float
+    metric: float | None = None
+    original: float | None = None
+    decisions: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def drop(self) -> float | None:
+        """How much of the metric is lost; negative where it got better."""
+        if self.metric is None or self.original is None:
+            return None
+        return self.original - self.metric
+
+    def within(self, options: OptimizeOptions) -> bool:
+        """Whether the limits that the user set hold; without any, whether it runs at all."""
+        limit, most = options.max_error, options.max_drop
+        if not math.isfinite(self.error) or (limit is not None and self.error > limit):
+            return False
+        return most is None or (self.drop is not None and self.drop <= most)
+
+    def excess(self, options: OptimizeOptions) -> str:
+        """Say which limit does not hold."""
+        limit = options.max_error
+        if not math.isfinite(self.error) or (limit is not None and self.error > limit):
+            over = "" if limit is None else f" is over the limit {limit:g}"
+            return f"error {self.error:.3g}{over}"
+        return f"metric drop {self.drop:.3g} is over the limit {options.max_drop:g}"
 
 
 class Judge:
@@ -27,7 +72,7 @@ class Judge:
     Parameters
     ----------
     bench
-        Gives the original.
+        Gives the original and the task metric.
     samples
         The part of the samples to judge by.
     """
@@ -36,24 +81,66 @@ class Judge:
         self._bench = bench
         self._samples = samples
         self._kept: list[dict[str, Any]] | None = None
+        self._original: float | None = None
         self.evaluations = 0
 
     def error(self, candidate: ir.Model) -> float:
         """Return the largest error over the outputs; infinite where it can't be run."""
+        return self.measure(candidate, metric=False).error
+
+    def measure(self, candidate: ir.Model | Path, *, metric: bool = True) -> Measured:
+        """Run a candidate on every sample.
+
+        Parameters
+        ----------
+        candidate
+            The model.
+        metric
+            Whether to compute the task metric too, where there is one.
+
+        Raises
+        ------
+        UsageError
+            When the metric fails on the original.
+        """
         self.evaluations += 1
+        task = self._bench.metric if metric else None
+        original = None if task is None else self._metric_of_original()
+        nothing = Measured(math.inf, None if task is None else -math.inf, original)
         try:
             session = self._bench.session(candidate)
         except ModelError:
-            return math.inf  # the runtime refuses it: as wrong as can be
-        comparisons: dict[str, OutputComparison] = {}
+            return nothing  # the runtime refuses it: as wrong as can be
+        comparisons = {info.name: OutputComparison(info.name) for info in session.outputs}
+        counts = task.agreement(session) if task is not None and task.function is None else {}
         for feeds, expected in self._references():
             try:
                 found = session.run(feeds)
             except ModelError:
-                return math.inf
+                return nothing
             for name, array in expected.items():
-                comparisons.setdefault(name, OutputComparison(name)).update(array, found[name])
-        return max(comparison.result().error for comparison in comparisons.values())
+                comparisons[name].update(array, found[name])
+                if name in counts:
+                    counts[name].update(array, found[name])
+        error = max(comparison.result().error for comparison in comparisons.values())
+        if task is None:
+            return Measured(error)
+        if not math.isfinite(error):
+            return replace(nothing, error=error)
+        if task.function is not None:
+            return Measured(error, task.of_candidate(session, self._samples), original)
+        shares = {name: share for name, c in counts.items() if (share := c.share()) is not None}
+        if not shares:
+            raise UsageError(f"metric {task.name}: no output decides anything")
+        decisions = tuple((name, counts[name].decision) for name in shares)
+        return Measured(error, min(shares.values()), original, decisions)
+
+    def _metric_of_original(self) -> float | None:
+        task = self._bench.metric
+        if task is not None and self._original is None:
+            session = self._bench.session(self._bench.reference)
+            self._original = task.of_original(session, self._samples)
+        return self._original
 
     def _references(self) -> Iterable[tuple[Feeds, dict[str, Any]]]:
         if self._kept is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from structopt_onnx.api.bench import Bench, prepare
@@ -18,7 +18,7 @@ from structopt_onnx.api.reproducer import reproducible
 from structopt_onnx.api.result import Result
 from structopt_onnx.api.speed import without_slow_steps
 from structopt_onnx.errors import UsageError
-from structopt_onnx.report.record import EstimateRow, PlanReport, Report, Size
+from structopt_onnx.report.record import EstimateRow, Report, Size
 from structopt_onnx.rewriting.pipeline import pipeline_text
 from structopt_onnx.runtime.machine import current
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from structopt_onnx.api.lossy import LossyStage
     from structopt_onnx.calibration.samples import Samples
     from structopt_onnx.model.loading import Source
+    from structopt_onnx.report.plan_record import PlanReport
 
 # The saved file is validated on at most this many samples when nothing lossy was done.
 _VALIDATED_SAMPLES = 32
@@ -95,11 +96,11 @@ def _run(bench: Bench, before: Size, output: str | Path | None) -> Result:
     basis, judged = "weights", bench.samples[:_VALIDATED_SAMPLES]
     told = sample_report(bench.samples)
     stage: LossyStage | None = None
-    if checked.max_error is not None and bench.lossy_steps:
+    if checked.lossy and bench.lossy_steps:
         if checked.benchmark:
             # What costs time before must not hide behind what lossy rewrites save.
             exact = without_slow_steps(bench, exact, judged)
-        search = LossySearch(bench, exact, checked.max_error)
+        search = LossySearch(bench, exact)
         stage = search.run()
         plan, judged, told = stage.report, search.final, search.tell(told)
     elif bench.lossy_steps:
@@ -108,11 +109,11 @@ def _run(bench: Bench, before: Size, output: str | Path | None) -> Result:
     candidates = _candidates(bench, exact, stage, judged)
     delivery = deliver(bench, candidates, judged, output, most_bytes=before.file_bytes)
     if plan is not None:
-        plan = _as_delivered(plan, delivery)
+        plan = _as_delivered(plan, delivery, before)
     report = Report(
         source=bench.name,
         output=None if output is None else str(output),
-        options={**asdict(checked), "libraries": [str(p) for p in checked.libraries]},
+        options=checked.record(),
         pipeline=pipeline_text(checked.steps()),
         machine=current(),
         before=before,
@@ -169,7 +170,7 @@ def _recorded(bench: Bench, exact: ExactStage, candidate: Candidate) -> Candidat
     return replace(candidate, rolled_back=exact.rolled_back)
 
 
-def _as_delivered(plan: PlanReport, delivery: Delivery) -> PlanReport:
+def _as_delivered(plan: PlanReport, delivery: Delivery, before: Size) -> PlanReport:
     """Let the file as written, which was judged on the final part too, have the last word."""
     # The first file judged is the plan kept; one more is another look at the final part.
     looks = plan.final_evaluations + max(0, delivery.judged - 1)
@@ -177,4 +178,10 @@ def _as_delivered(plan: PlanReport, delivery: Delivery) -> PlanReport:
     if not delivery.kept.lossy or delivery.validation is None:
         return plan
     checks = delivery.validation.exact, delivery.validation.shipped
-    return replace(plan, final_error=max(check.error for check in checks))
+    metric, keep, size = plan.metric, plan.keep, delivery.size
+    if metric is not None and delivery.measured is not None:
+        metric = replace(metric, final=delivery.measured.metric)
+    if keep is not None and size is not None:
+        was, now = before.cost.of(keep.objective), size.cost.of(keep.objective)
+        keep = replace(keep, reached=now / was)
+    return replace(plan, final_error=max(check.error for check in checks), metric=metric, keep=keep)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, get_args
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, get_args
 
+from structopt_onnx.api.keep import Keep
+from structopt_onnx.api.metric import TaskMetric
 from structopt_onnx.errors import UsageError
 from structopt_onnx.passes import catalogue
 from structopt_onnx.rewriting.cost import Objective
@@ -13,6 +15,7 @@ from structopt_onnx.rewriting.pipeline import parse_pipeline
 from structopt_onnx.rewriting.target import TARGETS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from structopt_onnx.rewriting.passes import Step
@@ -28,9 +31,20 @@ class OptimizeOptions:
         Pipeline text; None runs the whole catalogue.
     max_error
         Largest relative L2 error allowed per output, pooled over the samples judged by (for
-        integers and booleans the share of samples that differ). None allows exact passes only.
+        integers and booleans the share of samples that differ). None sets no limit of this kind;
+        without `metric` and `keep` exact passes only are run.
+    metric, max_drop
+        A task metric, higher is better, and how much of it may be lost: the original's value less
+        the result's, both on the samples judged by. ``agreement`` is the share of decisions that
+        are the original's and needs no labels (see `DecisionAgreement`), ``agreement:OUTPUT`` the
+        same of one output; ``module:function``, ``file.py:function`` or a function is the user's
+        own, called as ``function(run, samples)`` (see `TaskMetric`).
+    keep
+        Share of the whole original's cost to come down to at the least error, such as
+        ``{"parameters": 0.5}`` or ``"macs=0.7"``; `max_error` and `max_drop` are limits beside it.
     minimize
-        What lossy rewrites must lower: time, bytes, macs or parameters.
+        What lossy rewrites must lower: time, bytes, macs or parameters; with `keep`, what that
+        names.
     tolerate
         Share by which measured time may rise when something else is minimized.
     target
@@ -59,6 +73,9 @@ class OptimizeOptions:
 
     passes: str | None = None
     max_error: float | None = None
+    metric: str | Callable[..., Any] | None = None
+    max_drop: float | None = None
+    keep: str | Mapping[str, float] | None = None
     minimize: Objective = "time"
     tolerate: float = 0.0
     target: str = "cpu"
@@ -81,6 +98,7 @@ class OptimizeOptions:
             math.isfinite(self.max_error) and self.max_error >= 0
         ):
             raise UsageError(f"max_error is a number from 0 up, such as 0.05, not {self.max_error}")
+        self._check_metric()
         if self.minimize not in get_args(Objective):
             raise UsageError(
                 f"minimize is one of {', '.join(get_args(Objective))}, not '{self.minimize}'"
@@ -94,7 +112,51 @@ class OptimizeOptions:
             value = getattr(self, name)
             if value is not None and not value >= 0:
                 raise UsageError(f"{name} is at least 0, not {value}")
+        if self.kept is not None and self.minimize not in ("time", self.kept.objective):
+            raise UsageError(
+                f"keep says that {self.kept.objective} must fall; leave minimize out or give the "
+                "same"
+            )
         self.steps()
+
+    def _check_metric(self) -> None:
+        if (self.metric is None) != (self.max_drop is None):
+            given, missing = ("metric", "max_drop")[:: 1 if self.max_drop is None else -1]
+            raise UsageError(f"{given} needs {missing} beside it")
+        if self.max_drop is not None and not (math.isfinite(self.max_drop) and self.max_drop >= 0):
+            raise UsageError(f"max_drop is a number from 0 up, such as 0.005, not {self.max_drop}")
+        if self.metric is not None and not (isinstance(self.metric, str) or callable(self.metric)):
+            raise UsageError(f"metric is a function or its name, not {self.metric!r}")
+
+    @property
+    def lossy(self) -> bool:
+        """Whether anything but exact passes is asked for."""
+        return not (self.max_error is None and self.metric is None and self.keep is None)
+
+    @property
+    def kept(self) -> Keep | None:
+        """Return the cost to come down to."""
+        return None if self.keep is None else Keep.of(self.keep)
+
+    @property
+    def objective(self) -> Objective:
+        """Return what lossy rewrites must lower."""
+        return self.minimize if self.kept is None else self.kept.objective
+
+    def task_metric(self) -> TaskMetric | None:
+        """Import the task metric; errors as of `TaskMetric.load`."""
+        return None if self.metric is None else TaskMetric.load(self.metric)
+
+    def record(self) -> dict[str, Any]:
+        """Return the options as plain data."""
+        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        metric = None if self.metric is None or isinstance(self.metric, str) else self.task_metric()
+        return {
+            **given,
+            "metric": self.metric if metric is None else metric.name,
+            "keep": None if self.kept is None else str(self.kept),
+            "libraries": [str(path) for path in self.libraries],
+        }
 
     def steps(self) -> tuple[Step, ...]:
         """Return the steps of the pipeline."""

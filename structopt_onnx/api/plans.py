@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from structopt_onnx.rewriting.manager import PassManager, Planned
-from structopt_onnx.rewriting.planner import Item, knapsack
+from structopt_onnx.rewriting.planner import Item, cover, knapsack
 from structopt_onnx.rewriting.record import RewriteRecord
 
 if TYPE_CHECKING:
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from structopt_onnx.api.bench import Bench
     from structopt_onnx.api.exact import ExactStage
     from structopt_onnx.api.sites import Site
+
+Chosen: TypeAlias = tuple[int | None, ...]
+"""The number of an option per site, or None."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,26 @@ class Planning:
 
     def choose(self, capacity: float) -> tuple[int | None, ...]:
         """Return the choice of least cost whose squared errors sum up to `capacity` at most."""
-        objective = self._bench.options.minimize
+        groups, items = self._items()
+        return self._chosen(groups, knapsack(items, capacity))
+
+    def choose_saving(self, saving: float) -> tuple[int | None, ...] | None:
+        """Return the choice of least squared error that saves so much; None where none does."""
+        groups, items = self._items()
+        found = cover(items, saving)
+        return None if found is None else self._chosen(groups, found)
+
+    def most_saving(self) -> float:
+        """Return what the options on offer could save at most."""
+        _, items = self._items()
+        return sum(
+            max((-i.value for i in group if math.isfinite(i.weight)), default=0.0)
+            for group in items
+        )
+
+    def _items(self) -> tuple[list[list[tuple[int, int]]], list[list[Item]]]:
+        """Return site and option of everything on offer, by group, and what it means to plan."""
+        objective = self._bench.options.objective
         groups = [
             [(n, k) for n in members for k in self.sites[n].usable(objective)]
             for members in self._groups()
@@ -88,8 +110,13 @@ class Planning:
             [Item(self.sites[n].squared(k), self.sites[n].saving(k, objective)) for n, k in group]
             for group in groups
         ]
+        return groups, items
+
+    def _chosen(
+        self, groups: Sequence[Sequence[tuple[int, int]]], found: Sequence[int | None]
+    ) -> tuple[int | None, ...]:
         chosen: list[int | None] = [None] * len(self.sites)
-        for group, index in zip(groups, knapsack(items, capacity), strict=True):
+        for group, index in zip(groups, found, strict=True):
             if index is not None:
                 n, k = group[index]
                 chosen[n] = k
@@ -112,44 +139,48 @@ class Planning:
 
     def value(self, chosen: Sequence[int | None]) -> float:
         """Return the change of cost that a choice brings; less is better."""
-        objective = self._bench.options.minimize
+        objective = self._bench.options.objective
         return sum(
             site.saving(k, objective)
             for site, k in zip(self.sites, chosen, strict=True)
             if k is not None
         )
 
-    def retreat(self, plan: Plan, share: float = 1.0) -> tuple[list[int | None], str]:
-        """Take the option with most error per gain back to a safer one, or to none.
+    def retreat(self, chosen: Sequence[int | None], share: float) -> tuple[Chosen, list[str]]:
+        """Take options with most error per gain back, to safer ones or to none.
 
         Parameters
         ----------
-        plan
-            The plan that missed.
+        chosen
+            The choice that missed.
         share
-            The safer option must cause less than this share of the squared error.
+            How much of its predicted squared error may be left.
 
         Returns
         -------
         chosen
             The new choice.
         undone
-            What was taken back, for the report.
+            What was taken back, a line per option and site.
         """
-        worst = self._worst(plan)
-        site, now = self.sites[worst], plan.chosen[worst] or 0
-        most = site.squared(now) * share
-        usable = site.usable(self._bench.options.minimize)
-        safer = [k for k in usable if site.squared(k) < most]
-        chosen = list(plan.chosen)
-        chosen[worst] = max(safer, key=site.squared, default=None)
-        options = site.choice.options
-        instead = "none" if chosen[worst] is None else options[chosen[worst] or 0].label
-        return chosen, f"{site.label}: {options[now].label} -> {instead}"
+        objective = self._bench.options.objective
+        most = self.predicted(chosen) ** 2 * share
+        now = list(chosen)
+        taken: set[int] = set()
+        # One at least, whatever the prediction: the plan did miss.
+        while any(k is not None for k in now) and not (taken and self.predicted(now) ** 2 <= most):
+            n, k = max(
+                ((n, k) for n, k in enumerate(now) if k is not None),
+                key=lambda place: self.sites[place[0]].error_per_gain(place[1], objective),
+            )
+            site = self.sites[n]
+            safer = [o for o in site.usable(objective) if site.squared(o) < site.squared(k)]
+            now[n] = max(safer, key=site.squared, default=None)
+            taken.add(n)
+        return tuple(now), [self._undone(n, chosen[n], now[n]) for n in sorted(taken)]
 
-    def _worst(self, plan: Plan) -> int:
-        objective = self._bench.options.minimize
-        return max(
-            (n for n, k in enumerate(plan.chosen) if k is not None),
-            key=lambda n: self.sites[n].error_per_gain(plan.chosen[n], objective),
-        )
+    def _undone(self, n: int, before: int | None, after: int | None) -> str:
+        labels = [
+            "none" if k is None else self.sites[n].choice.options[k].label for k in (before, after)
+        ]
+        return f"{self.sites[n].label}: {' -> '.join(labels)}"

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from structopt_onnx.api.bench import Bench
     from structopt_onnx.api.deliver import Delivery
-    from structopt_onnx.report.record import PlanReport
+    from structopt_onnx.report.plan_record import PlanReport
 
 # Fewer observations per dimension make covariances look emptier than they are.
 _ENOUGH_SUPPORT = 4.0
@@ -24,7 +24,12 @@ def warnings(bench: Bench, plan: PlanReport | None, delivery: Delivery) -> tuple
     """Return what puts the verdict in question."""
     found = [*_about_samples(bench, plan, delivery), *_unmatched(bench)]
     text = bench.model.metadata_props.get(RECORD_KEY)
-    if bench.options.max_error and text is not None and _was_lossy(text):
+    if (
+        bench.options.lossy
+        and bench.options.max_error != 0
+        and text is not None
+        and _was_lossy(text)
+    ):
         found.append(
             "the model carries the record of an earlier lossy run: its error adds to this one's"
         )
@@ -43,8 +48,9 @@ def _about_samples(bench: Bench, plan: PlanReport | None, delivery: Delivery) ->
         )
     elif bench.samples.synthetic:
         yield "errors were measured on made-up inputs"
-    for output in delivery.validation.exact.outputs if delivery.validation is not None else ():
-        if output.relative_l2 is None and output.samples * plan.budget < 1:
+    judged = () if delivery.validation is None or plan.budget is None else (delivery.validation,)
+    for output in (output for validation in judged for output in validation.exact.outputs):
+        if output.relative_l2 is None and output.samples * (plan.budget or 0) < 1:
             yield (
                 f"output '{output.name}' is judged by the share of samples that differ: "
                 f"{output.samples} samples can't show a share as small as {plan.budget:g}"
@@ -89,6 +95,6 @@ def notes(bench: Bench, plan: PlanReport | None, delivery: Delivery) -> tuple[st
     if verdict == "not measured" or delivery.unmeasured:
         why = f" ({delivery.unmeasured})" if delivery.unmeasured else ""
         found.append(f"not measured{why}: kept because its predicted cost fell")
-    if verdict == "no difference shown" and bench.options.minimize == "time":
+    if verdict == "no difference shown" and bench.options.objective == "time":
         found.append("no difference in time was shown: kept for its predicted cost and its size")
     return tuple(found)

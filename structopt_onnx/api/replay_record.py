@@ -161,6 +161,8 @@ def encode(
         for name in _OPTIONS
         if (value := getattr(bench.options, name)) != getattr(defaults, name)
     }
+    if bench.options.objective != defaults.objective:
+        options["minimize"] = bench.options.objective
     record = ReplayRecord(
         version=structopt_onnx.__version__,
         pipeline=pipeline_text(bench.options.steps()),

@@ -49,7 +49,7 @@ def _write(bench: Bench, error: InternalError) -> Path:
         "version": __version__,
         "source": bench.name,
         "pipeline": pipeline_text(bench.options.steps()),
-        "options": asdict(bench.options),
+        "options": bench.options.record(),
         "samples": bench.samples.origin,
         "machine": asdict(current()),
         "traceback": traceback.format_exception(error),

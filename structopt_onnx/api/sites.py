@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from structopt_onnx.calibration.statistics import gather
-from structopt_onnx.report.record import OptionReport, SiteReport
+from structopt_onnx.report.plan_record import OptionReport, SiteReport
 
 if TYPE_CHECKING:
     from structopt_onnx.api.bench import Bench
@@ -58,18 +58,26 @@ class Site:
     def squared(self, k: int) -> float:
         """Return the predicted squared error at the outputs of option `k` alone.
 
-        Local error turns into output error in proportion, by the probe nearest to it.
+        Between two probes it follows the power of the local error that joins them, beyond them it
+        is in proportion to the local error, by the probe nearest to it.
         """
-        if not self.probes:
-            return math.inf
         if k in self.probes:
             return self.probes[k] ** 2
-        known = [probe for probe, error in self.probes.items() if math.isfinite(error)]
+        wanted = math.log(self._local(k))
+        known = sorted(
+            (math.log(self._local(p)), 2 * math.log(max(error, _LEAST_ERROR)))
+            for p, error in self.probes.items()
+            if math.isfinite(error)
+        )
         if not known:
             return math.inf
-        wanted = self._local(k)
-        nearest = min(known, key=lambda p: abs(math.log(self._local(p) / wanted)))
-        return max(self.probes[nearest], _LEAST_ERROR) ** 2 * wanted / self._local(nearest)
+        below = [point for point in known if point[0] <= wanted]
+        above = [point for point in known if point[0] > wanted]
+        if not below or not above:
+            local, error = (below or above)[-1 if below else 0]
+            return math.exp(error + wanted - local)
+        (local, error), (end, most) = below[-1], above[0]
+        return math.exp(error + (most - error) * (wanted - local) / (end - local))
 
     def _local(self, k: int) -> float:
         return max(self.choice.options[k].error, _RANK_DEFICIENT)
@@ -126,8 +134,18 @@ class Site:
         k = min(usable, key=self.squared)
         return self.choice.options[k].label, math.sqrt(self.squared(k))
 
-    def explain(self, chosen: int | None, budget: float, objective: Objective) -> None:
-        """Say in `why` what became of the site, unless that is known already."""
+    def explain(
+        self, chosen: int | None, budget: float | None, objective: Objective, otherwise: str
+    ) -> None:
+        """Say in `why` what became of the site, unless that is known already.
+
+        Parameters
+        ----------
+        chosen, budget, objective
+            The option in the plan, the error allowed, what is minimized.
+        otherwise
+            What to say of a site that is left alone though it is within the budget.
+        """
         least = self.least(objective)
         if chosen is not None:
             self.why = "chosen"
@@ -135,8 +153,8 @@ class Site:
             return
         elif least is None:
             self.why = self.unpaying(objective)
-        elif least[1] <= budget:
-            self.why = "the budget saves more elsewhere"
+        elif budget is None or least[1] <= budget:
+            self.why = otherwise
         else:
             self.why = f"least predicted error {least[1]:.3g} is over the budget"
 

@@ -44,7 +44,7 @@ def compare(bench: Bench, path: Path, samples: Samples) -> Comparison:
 def is_slower(bench: Bench, comparison: Comparison) -> bool:
     """Whether a candidate is significantly slower by more than the user tolerates."""
     options = bench.options
-    allowed = 1.0 if options.minimize == "time" else 1.0 + options.tolerate
+    allowed = 1.0 if options.objective == "time" else 1.0 + options.tolerate
     ratio = comparison.ratio
     return comparison.verdict == "slower" and ratio is not None and ratio > allowed
 

@@ -17,6 +17,9 @@ _EPILOG = """\b
 Examples:
   structopt-onnx optimize model.onnx small.onnx
   structopt-onnx optimize model.onnx small.onnx --max-error 0.05 --calibration samples.npz
+  structopt-onnx optimize in.onnx out.onnx --calibration s.npz --metric agreement --max-drop 0.005
+  structopt-onnx optimize in.onnx out.onnx --calibration s.npz --metric my.py:top1 --max-drop 0.01
+  structopt-onnx optimize in.onnx out.onnx --calibration s.npz --keep parameters=0.5
   structopt-onnx optimize model.onnx small.onnx --passes share-initializers --no-benchmark
   structopt-onnx optimize model.onnx model.onnx --skip '/decoder/*' --report report.json
 """
@@ -27,6 +30,9 @@ def optimize(
     output: options.Output,
     *,
     max_error: options.MaxError = None,
+    metric: options.Metric = None,
+    max_drop: options.MaxDrop = None,
+    keep: options.Keep = None,
     calibration: options.Calibration = None,
     minimize: options.Minimized = options.Minimize.TIME,
     tolerate: options.Tolerate = 0.0,
@@ -50,7 +56,8 @@ def optimize(
 ) -> None:
     """Make a model smaller and faster, prove the result, measure it.
 
-    Exact rewrites only, unless --max-error allows some error at the outputs. The file written is
+    Exact rewrites only, unless --max-error allows some error at the outputs, --max-drop some loss
+    of a task metric, or --keep asks for a cost. The file written is
     validated against the original; what fails or is significantly slower is taken back.
     """
     terminal = Terminal(json, quiet)
@@ -64,6 +71,9 @@ def optimize(
             progress=say,
             passes=passes,
             max_error=max_error,
+            metric=metric,
+            max_drop=max_drop,
+            keep=keep,
             minimize=minimize.value,
             tolerate=tolerate,
             target=target,

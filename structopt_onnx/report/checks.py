@@ -169,7 +169,7 @@ def _output_row(
         name(output),
         error(None if plain is None else plain.error),
         error(None if shipped is None else shipped.error),
-        error(limit),
+        "none" if limit == float("inf") else error(limit),
         error(None if metrics is None else metrics.max_abs),
         "-" if snr is None else "infinite" if snr == float("inf") else f"{snr:.1f}",
         "-" if top1 is None else f"{100 * top1:.1f}%",

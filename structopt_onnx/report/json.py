@@ -52,9 +52,15 @@ def to_json(record: object) -> str:
             ``origin``, ``synthetic``, ``count``, the parts ``fit``, ``probe``, ``final``,
             ``by_source``, and the ``shapes`` of one.
         ``plan``
-            Null without a budget, else ``budget``, ``objective``, ``sites`` (with all options
-            seen, the one chosen and why), ``predicted``, ``probe_error``, ``final_error``,
-            ``rounds``, ``undone``, ``final_evaluations``, ``nearest_miss``.
+            Null without a budget, else ``budget`` (of error, null where none was set),
+            ``objective``, ``sites`` (with all options seen, the one chosen and why),
+            ``predicted`` (by the probe part, times ``rescaled``), ``summed`` (single sites in
+            quadrature), ``probe_error``, ``final_error``, ``rounds``, ``probed_on``, ``undone``,
+            ``final_evaluations``, ``nearest_miss``, ``unmet``, and for budgets of these kinds
+            ``metric`` (``name``, ``max_drop``, ``drop``, values with and without the plan as
+            ``final``, ``final_original``, ``probe``, ``probe_original``, ``decisions``) and
+            ``keep`` (``objective``, ``share``, ``reached``, and ``sites``: the share left of the
+            lossy sites' cost).
         ``estimate``, ``estimate_basis``
             What budgets might buy.
         ``validation``

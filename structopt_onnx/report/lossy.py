@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Group
 
+from structopt_onnx.report.budgets import budgets_text, decision_lines, error_line
 from structopt_onnx.report.figures import change, count, error, name, plural
 from structopt_onnx.report.layout import line, section, table
 
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from structopt_onnx.report.record import OptionReport, PlanReport, Report, SiteReport
+    from structopt_onnx.report.plan_record import OptionReport, PlanReport, SiteReport
+    from structopt_onnx.report.record import Report
 
 _MOST_SITES = 16
 
@@ -33,7 +35,7 @@ def plan_section(plan: PlanReport, *, kept: bool) -> RenderableType:
     done = "changed" if kept else "planned, then rolled back,"
     title = (
         f"Lossy sites: {changed} of {len(plan.sites)} {done} for {plan.objective}, "
-        f"error budget {error(plan.budget)}"
+        f"{budgets_text(plan)}"
     )
     if not plan.sites:
         return section(title, line("no site has an option that could pay"))
@@ -44,15 +46,15 @@ def plan_section(plan: PlanReport, *, kept: bool) -> RenderableType:
     if len(ordered) > len(rows):
         parts.append(_more(len(ordered) - len(rows)))
     parts.append(line(_totals(plan)))
+    parts += [line(text) for text in decision_lines(plan.metric)]
     if plan.undone:
-        parts.append(line(f"undone on the final part: {', '.join(plan.undone)}"))
+        parts.append(line(f"undone on the final part: {'; '.join(plan.undone)}"))
     return section(title, Group(*parts))
 
 
 def offers_section(plan: PlanReport) -> RenderableType:
     """Lay out what could be had at each site, where nothing was tried yet."""
-    budget = f"for an error budget of {error(plan.budget)}"
-    allowed = budget if plan.budget else "if --max-error allows"
+    allowed = f"for {budgets_text(plan)}" if budgets_text(plan) else "if --max-error allows"
     title = f"Lossy sites: {len(plan.sites)}, {allowed}"
     if not plan.sites:
         return section("Lossy sites: none")
@@ -164,15 +166,7 @@ def _saved(site: SiteReport) -> int:
 
 
 def _totals(plan: PlanReport) -> str:
-    parts = [
-        f"{what} {error(value)}"
-        for what, value in (
-            ("predicted", plan.predicted),
-            ("measured on the probe part", plan.probe_error),
-            ("on the final part", plan.final_error),
-        )
-        if value is not None
-    ]
-    errors = f"all together: {', '.join(parts)}; " if parts else ""
     looks = plural(plan.final_evaluations, "evaluation")
-    return f"{errors}{plural(plan.rounds, 'round')} of planning, {looks} on the final part"
+    return (
+        f"{error_line(plan)}{plural(plan.rounds, 'round')} of planning, {looks} on the final part"
+    )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from structopt_onnx.report.plan_record import PlanReport
     from structopt_onnx.rewriting.cost import Cost
     from structopt_onnx.rewriting.record import Applied, Refused
     from structopt_onnx.runtime.comparison import Comparison
@@ -64,106 +65,6 @@ class SampleReport:
     final: int = 0
     by_source: bool | None = None
     shapes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class OptionReport:
-    """One option of a site.
-
-    Parameters
-    ----------
-    label
-        Such as ``rank 48``.
-    local_error
-        Predicted relative mean squared error where the site is measured.
-    output_error
-        Predicted relative L2 error it alone causes at the model's outputs; None before probing.
-    cost
-        Cost of the site's region with it.
-    """
-
-    label: str
-    local_error: float
-    output_error: float | None
-    cost: Cost
-
-
-@dataclass(frozen=True)
-class SiteReport:
-    """What the planner saw at one site and did about it.
-
-    Parameters
-    ----------
-    step
-        Name of the pass.
-    weights
-        Names of the weights.
-    measured_at
-        Name of the value where the local error is defined.
-    basis
-        What the predictions rest on: ``calibration`` or ``weights``.
-    cost
-        Cost of the region as it was.
-    probes
-        Labels of the options tried alone, and the errors they caused at the outputs.
-    options
-        All options, from the smallest.
-    support
-        Observations per dimension behind a calibrated fit; 0 without data.
-    chosen
-        Label of the option applied, or None.
-    why
-        The reason for the choice, in a few words.
-    """
-
-    step: str
-    weights: tuple[str, ...]
-    measured_at: str
-    basis: str
-    cost: Cost
-    probes: tuple[tuple[str, float], ...]
-    options: tuple[OptionReport, ...]
-    chosen: str | None
-    why: str
-    support: float = 0.0
-
-
-@dataclass(frozen=True)
-class PlanReport:
-    """The lossy part of a run.
-
-    Parameters
-    ----------
-    budget
-        Largest relative L2 error allowed per output.
-    objective
-        What was minimized.
-    sites
-        Every site seen.
-    predicted
-        Error predicted for the plan kept; None when nothing was applied.
-    probe_error, final_error
-        Error of the plan measured on the probe part and on the final part; None likewise.
-    rounds
-        Plans tried until one fitted the probe part.
-    undone
-        Options taken back on the final part, as ``site: label``.
-    final_evaluations
-        How often the final part was looked at: once per plan kept and once per undo.
-    nearest_miss
-        When nothing was applied: the option that came nearest and its error, else None.
-    """
-
-    budget: float
-    objective: str
-    sites: tuple[SiteReport, ...]
-    predicted: float | None
-    probe_error: float | None
-    final_error: float | None
-    rounds: int
-    undone: tuple[str, ...]
-    final_evaluations: int
-    nearest_miss: tuple[str, float] | None
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from structopt_onnx.report.budgets import budget_lines
 from structopt_onnx.report.checks import speed_summary
 from structopt_onnx.report.figures import change, count, error, plural
 from structopt_onnx.report.inputs import sizes
@@ -11,7 +12,7 @@ from structopt_onnx.report.inputs import sizes
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from structopt_onnx.report.record import PlanReport, Report, Size
+    from structopt_onnx.report.record import Report, Size
 
 
 def verdict(report: Report) -> tuple[str, ...]:
@@ -53,7 +54,7 @@ def _lines(report: Report) -> Iterator[str]:
     if report.rolled_back:
         yield _rolled_back(report)
     if report.plan is not None:
-        yield _budget(report, report.plan)
+        yield from budget_lines(report.plan, report.samples, kept=is_lossy(report))
     yield from _validation(report)
     if report.comparison is not None:
         yield speed_summary(report.comparison, "--benchmark-seconds")
@@ -85,24 +86,6 @@ def _counts(before: Size, after: Size) -> str:
     if was.nodes != now.nodes:
         changed.append(f"nodes {count(was.nodes)} -> {count(now.nodes)}")
     return f"; {', '.join(changed)}" if changed else ""
-
-
-def _budget(report: Report, plan: PlanReport) -> str:
-    budget = error(plan.budget)
-    if plan.final_error is None:
-        missed = ""
-        if plan.nearest_miss is not None:
-            label, found = plan.nearest_miss
-            missed = f"; nearest miss: {label} at error {error(found)}"
-        return f"error budget {budget} met by changing nothing lossy{missed}"
-    if not is_lossy(report):
-        return f"error budget {budget} not used: the lossy rewrites were rolled back"
-    looks = plan.final_evaluations
-    often = f", looked at {plural(looks, 'time')}" if looks > 1 else ""
-    return (
-        f"error {error(plan.final_error)} of {budget} allowed, measured on the final part "
-        f"({plural(report.samples.final, 'sample')} that nothing was fitted on{often})"
-    )
 
 
 def _validation(report: Report) -> Iterator[str]:

@@ -110,7 +110,8 @@ def test_optimize_hands_every_option_over(run, calls):
     words = """optimize in.onnx out.onnx --max-error 0.05 --calibration data.npz --minimize bytes
         --tolerate 0.1 --target cpu --passes normalize --only a* --only b --skip c --fuel 7
         --allow-synthetic --time-limit 2m --max-memory 1.5G --ort-library x.so --no-benchmark
-        --benchmark-seconds 5 --no-external-data --seed 3 --threads 2 --quiet"""
+        --benchmark-seconds 5 --no-external-data --seed 3 --threads 2 --quiet
+        --metric agreement --max-drop 0.01 --keep bytes=0.5"""
     assert run(*words.split()).code == 0
     args, options = calls["optimize"]
     assert args == (Path("in.onnx"), Path("out.onnx"))
@@ -119,6 +120,9 @@ def test_optimize_hands_every_option_over(run, calls):
         "calibration": "data.npz",
         "passes": "normalize",
         "max_error": 0.05,
+        "metric": "agreement",
+        "max_drop": 0.01,
+        "keep": "bytes=0.5",
         "minimize": "bytes",
         "tolerate": 0.1,
         "target": "cpu",

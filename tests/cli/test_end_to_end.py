@@ -39,7 +39,8 @@ def test_optimize_does_its_whole_job(optimized):
     assert report["validation"]["passed"] is True
     assert report["after"]["file_bytes"] == path.stat().st_size < CNN.stat().st_size / 2
     assert report["after"]["cost"]["macs"] < report["before"]["cost"]["macs"]
-    assert {"factor-matmul"} == {a["step"] for a in report["applied"] if a["option"]}
+    steps = {a["step"] for a in report["applied"] if a["option"]}
+    assert "factor-matmul" in steps <= {"factor-matmul", "factor-conv"}
     assert report["options"]["max_error"] == 0.05
 
 
@@ -78,7 +79,7 @@ def test_validate_passes_within_the_budget_and_fails_without_it(optimized, run):
     failed = run("validate", CNN, path, "--data", TEST)
     assert failed.code == 1
     assert ": FAILED on 360 samples" in unwrapped(failed.out)
-    assert "of factor-matmul" in unwrapped(failed.out)
+    assert " of factor-" in unwrapped(failed.out)
     verdict = json.loads(run("validate", CNN, path, "--data", TEST, "--no-drift", "--json").out)
     assert verdict["passed"] is False
     assert verdict["drift"] is None

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from structopt_onnx.report.plan_record import KeepReport, MetricReport
 from structopt_onnx.report.record import SampleReport
 from structopt_onnx.report.text import render_text
 
@@ -53,7 +54,53 @@ def test_sites_say_what_was_chosen_predicted_measured_and_why(make):
     )
     assert lines[3].split()[:3] == ["head", "kept", "4,096"]
     assert lines[3].endswith("over the budget")
-    assert "measured on the probe part 0.042, on the final part 0.043" in lines[4]
+    assert " ".join(line.strip() for line in lines[4:]) == (
+        "all together: predicted 0.042 (0.042 measured on the probe part; single sites in "
+        "quadrature 0.041), measured on the final part 0.043; 2 rounds of planning, 1 evaluation "
+        "on the final part"
+    )
+
+
+def test_a_prediction_says_what_an_undone_plan_taught(make):
+    plan = make.plan(make.site("fc", "rank 8", "chosen"), predicted=0.063, rescaled=1.5)
+    text = " ".join(render_text(replace(make.lossy(), plan=plan)).split())
+    assert (
+        "predicted 0.063 (0.042 measured on the probe part, x1.50 by which the plan undone was off;"
+    ) in text
+
+
+METRIC = MetricReport("agreement", 0.005, 1.0, 1.0, 0.9983, 1.0, (("y", "side of 0.5"),))
+KEEP = KeepReport("parameters", 0.5, 0.4951, 0.31)
+
+
+def test_budgets_of_every_kind_have_their_lines(make):
+    plan = make.plan(make.site("fc", "rank 8", "chosen"), budget=None, metric=METRIC, keep=KEEP)
+    report = replace(make.lossy(), plan=plan)
+    text = verdict_of(report)
+    assert (
+        "keep parameters=0.5: 49.5% of the original's parameters left, 31.0% of the lossy sites' "
+        "metric agreement 0.9983 (original 1), drop 0.0017 of 0.005 allowed, on the final part "
+        "(12 samples that nothing was fitted on) "
+        "error 0.043 (no error limit was set), measured on the final part too"
+    ) in text
+    whole = " ".join(render_text(report).split())
+    assert "for time, keep parameters=0.5, metric agreement within 0.005 weight" in whole
+    assert "agreement counts decisions: side of 0.5 of y; the worst output tells" in whole
+
+
+def test_budgets_that_nothing_met_say_what_was_in_the_way(make):
+    nothing = replace(make.empty(), validation=make.validation({"y": 0.0}, 1e-5))
+    empty = {"final": None, "metric": MetricReport("agreement", 0.005), "budget": None}
+    plan = make.plan(
+        make.site("fc", None, "no"), **empty, unmet="metric drop 0.1 is over the limit"
+    )
+    assert (
+        "metric agreement within 0.005 met by changing nothing lossy: metric drop 0.1 is over"
+    ) in verdict_of(replace(nothing, plan=plan))
+    plan = make.plan(final=None, keep=KeepReport("time", 0.5), unmet="the time limit was reached")
+    assert (
+        "keep time=0.5, error budget 0.05: nothing lossy kept, the time limit was reached"
+    ) in verdict_of(replace(nothing, plan=plan))
 
 
 def test_refusals_are_grouped_by_code_most_frequent_first(make):
@@ -146,7 +193,7 @@ def explanation(make):
         output=None,
         validation=None,
         comparison=None,
-        plan=make.plan(*sites, final=None, budget=0.0, rounds=0, final_evaluations=0),
+        plan=make.plan(*sites, final=None, budget=None, rounds=0, final_evaluations=0),
     )
 
 
@@ -173,7 +220,7 @@ def test_an_explanation_for_a_budget_names_it_and_what_is_on_offer(make):
     report = replace(report, plan=replace(report.plan, budget=0.05))
     text = render_text(report)
     assert "nothing was written; no exact rewrite would apply; 1 lossy site on offer" in text
-    assert "\nLossy sites: 2, for an error budget of 0.05\n" in text
+    assert "\nLossy sites: 2, for error budget 0.05\n" in text
     assert "if --max-error allows" not in text
 
 

@@ -1,0 +1,139 @@
+"""Trials: what single options and whole plans do to the outputs, on the probe part."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from structopt_onnx.api.judge import Judge
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from structopt_onnx.api.bench import Bench
+    from structopt_onnx.api.judge import Measured
+    from structopt_onnx.api.plans import Plan, Planning
+    from structopt_onnx.api.sites import Site
+    from structopt_onnx.calibration.samples import Samples
+
+# Sites probed again after a plan that missed.
+_MOST_REPROBED = 8
+# Multiply-accumulates that all first probes together may take, and samples they get at least.
+# By operations and not by a clock, so that the same run gives the same plan.
+_PROBE_MACS = 4e12
+_LEAST_SAMPLES = 8
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A plan, what it did on the probe part, and what single errors had added up to before."""
+
+    plan: Plan
+    measured: Measured
+    summed: float
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing lossy is in it."""
+        return all(k is None for k in self.plan.chosen)
+
+
+class Trials:
+    """Tries options and plans on the probe part, and lets the sites learn from it.
+
+    Parameters
+    ----------
+    bench, planning
+        The run, and what builds models for it.
+    samples
+        The probe part.
+    """
+
+    def __init__(self, bench: Bench, planning: Planning, samples: Samples) -> None:
+        self._bench = bench
+        self.planning = planning
+        self._judge = Judge(bench, samples)
+        self._samples = samples
+        self._seen: dict[tuple[int | None, ...], Trial] = {}
+        self.rounds = 0
+        self.probed_on = len(samples)
+
+    def over(self) -> bool:
+        """Whether the time for looking is up."""
+        return self._bench.clock.over()
+
+    def probe_all(self) -> None:
+        """Measure every site alone, on fewer samples where the model is slow."""
+        sites = self.planning.sites
+        judge = self._few(len(sites))
+        for number, site in enumerate(sites, 1):
+            self._bench.progress(f"probe {number}/{len(sites)}: {site.label}")
+            if self.over():
+                site.why = "not probed: the time limit was reached"
+            else:
+                self.alone(site, judge=judge)
+
+    def _few(self, sites: int) -> Judge:
+        macs = self._bench.cost(self._bench.model, self._bench.shapes).macs
+        affordable = int(_PROBE_MACS / max(1, macs * sites))
+        count = min(len(self._samples), max(_LEAST_SAMPLES, affordable))
+        if count == len(self._samples):
+            return self._judge
+        self.probed_on = count
+        step = len(self._samples) / count
+        return Judge(self._bench, self._samples.subset([int(n * step) for n in range(count)]))
+
+    def alone(self, site: Site, k: int | None = None, judge: Judge | None = None) -> None:
+        """Measure what one option, by default at about half cost, does to the outputs."""
+        objective, judge = self._bench.options.objective, judge or self._judge
+        k = site.probed_option(objective) if k is None else k
+        if k is None:
+            site.why = site.unpaying(objective)
+            return
+        sites = self.planning.sites
+        plan = self.planning.build([k if other is site else None for other in sites])
+        if all(chosen is None for chosen in plan.chosen):
+            site.why = "refused: " + _last_refusal(plan)
+            return
+        site.probe(k, judge.error(plan.model))
+        mildest = site.mildest(objective)
+        if not math.isfinite(site.probes[k]) and mildest not in (k, None):
+            self.alone(site, mildest, judge)
+
+    def of(self, chosen: Sequence[int | None]) -> Trial:
+        """Build a plan and measure it; one that was tried before is not measured again."""
+        wanted = tuple(chosen)
+        if wanted not in self._seen:
+            self.rounds += 1
+            self._bench.progress(f"plan {self.rounds}")
+            plan = self.planning.build(wanted)
+            trial = Trial(
+                plan, self._judge.measure(plan.model), self.planning.predicted(plan.chosen)
+            )
+            alone = [(n, k) for n, k in enumerate(plan.chosen) if k is not None]
+            if len(alone) == 1:
+                # A plan of one option is a probe of that option.
+                self.planning.sites[alone[0][0]].probe(alone[0][1], trial.measured.error)
+            self._seen[wanted] = trial
+        return self._seen[wanted]
+
+    def tried(self, chosen: Sequence[int | None]) -> bool:
+        """Whether a plan was measured."""
+        return tuple(chosen) in self._seen
+
+    def reprobe(self, plan: Plan) -> None:
+        """Probe the sites that carry most of the predicted error at the options chosen."""
+        unmeasured = [
+            (site, k)
+            for site, k in zip(self.planning.sites, plan.chosen, strict=True)
+            if k is not None and not site.measured(k)
+        ]
+        heaviest = sorted(unmeasured, key=lambda s: -s[0].squared(s[1]))[:_MOST_REPROBED]
+        for site, k in heaviest:
+            self.alone(site, k)
+
+
+def _last_refusal(plan: Plan) -> str:
+    refused = plan.manager.record.refused
+    return f"{refused[-1].refusal.code}" if refused else "the edit was not admitted"
