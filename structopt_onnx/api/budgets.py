@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 _MOST_ROUNDS = 4
 # A plan that leaves more of the budget than this unused is tried again with a looser estimate.
 _WELL_USED = 0.9
+# A plan that missed is followed by one for so much less squared error than would just do.
+_MARGIN = 0.9
 # How far one plan that missed may move the budget.
 _LEAST_SCALE = 0.5
 # A metric's budget of error is looked for between the ceiling and this share of it: by halving
@@ -46,9 +48,12 @@ def within_error(trials: Trials, budget: float) -> Trial | None:
         trials.reprobe(trial.plan)
         predicted = planning.predicted(trial.plan.chosen)
         scale = min(max(predicted / max(error, 1e-300), _LEAST_SCALE), 1 / _LEAST_SCALE)
-    while best is None and trial is not None and not trial.empty and not trials.over():
-        share = (budget / trial.measured.error) ** 2
-        trial = trials.of(planning.retreat(trial.plan.chosen, share)[0])
+    while best is None and trial is not None and not trials.over():
+        share = _MARGIN * (budget / trial.measured.error) ** 2
+        safer = planning.safer(trial.plan.chosen, share)
+        if safer is None or trials.tried(safer):
+            break
+        trial = trials.of(safer)
         best = trial if trial.measured.error <= budget else None
     return None if best is None or best.empty else best
 

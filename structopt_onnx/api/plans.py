@@ -27,7 +27,7 @@ Chosen: TypeAlias = tuple[int | None, ...]
 class Plan:
     """An option per site, None for sites left as they are, and the model it makes."""
 
-    chosen: tuple[int | None, ...]
+    chosen: Chosen
     model: ir.Model
     manager: PassManager
 
@@ -80,12 +80,12 @@ class Planning:
             )
         )
 
-    def choose(self, capacity: float) -> tuple[int | None, ...]:
+    def choose(self, capacity: float) -> Chosen:
         """Return the choice of least cost whose squared errors sum up to `capacity` at most."""
         groups, items = self._items()
         return self._chosen(groups, knapsack(items, capacity))
 
-    def choose_saving(self, saving: float) -> tuple[int | None, ...] | None:
+    def choose_saving(self, saving: float) -> Chosen | None:
         """Return the choice of least squared error that saves so much; None where none does."""
         groups, items = self._items()
         found = cover(items, saving)
@@ -114,7 +114,7 @@ class Planning:
 
     def _chosen(
         self, groups: Sequence[Sequence[tuple[int, int]]], found: Sequence[int | None]
-    ) -> tuple[int | None, ...]:
+    ) -> Chosen:
         chosen: list[int | None] = [None] * len(self.sites)
         for group, index in zip(groups, found, strict=True):
             if index is not None:
@@ -146,41 +146,15 @@ class Planning:
             if k is not None
         )
 
-    def retreat(self, chosen: Sequence[int | None], share: float) -> tuple[Chosen, list[str]]:
-        """Take options with most error per gain back, to safer ones or to none.
+    def safer(self, chosen: Chosen, share: float) -> Chosen | None:
+        """Plan anew for a share of the squared error predicted of a choice; None where none is."""
+        found = self.choose(self.predicted(chosen) ** 2 * share)
+        return None if found == chosen or all(k is None for k in found) else found
 
-        Parameters
-        ----------
-        chosen
-            The choice that missed.
-        share
-            How much of its predicted squared error may be left.
-
-        Returns
-        -------
-        chosen
-            The new choice.
-        undone
-            What was taken back, a line per option and site.
-        """
-        objective = self._bench.options.objective
-        most = self.predicted(chosen) ** 2 * share
-        now = list(chosen)
-        taken: set[int] = set()
-        # One at least, whatever the prediction: the plan did miss.
-        while any(k is not None for k in now) and not (taken and self.predicted(now) ** 2 <= most):
-            n, k = max(
-                ((n, k) for n, k in enumerate(now) if k is not None),
-                key=lambda place: self.sites[place[0]].error_per_gain(place[1], objective),
-            )
-            site = self.sites[n]
-            safer = [o for o in site.usable(objective) if site.squared(o) < site.squared(k)]
-            now[n] = max(safer, key=site.squared, default=None)
-            taken.add(n)
-        return tuple(now), [self._undone(n, chosen[n], now[n]) for n in sorted(taken)]
-
-    def _undone(self, n: int, before: int | None, after: int | None) -> str:
-        labels = [
-            "none" if k is None else self.sites[n].choice.options[k].label for k in (before, after)
+    def differences(self, before: Chosen, after: Chosen) -> list[str]:
+        """Say what became of every option of a choice, such as ``w: rank 32 -> none``."""
+        return [
+            f"{site.label}: {site.option_label(was)} -> {site.option_label(now)}"
+            for site, was, now in zip(self.sites, before, after, strict=True)
+            if was != now
         ]
-        return f"{self.sites[n].label}: {' -> '.join(labels)}"

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from structopt_onnx.api.budgets import any_of
-
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from structopt_onnx.api.bench import Bench
     from structopt_onnx.api.judge import Judge, Measured
-    from structopt_onnx.api.plans import Plan
+    from structopt_onnx.api.plans import Chosen, Plan
     from structopt_onnx.api.trials import Trial, Trials
 
 # Undoing goes a little further than asked, to look at the final part as rarely as possible.
-_UNDO_MARGIN = 0.8
+_MARGIN = 0.9
 # A task metric says not by how much a plan is too bold: each look takes half of its squared error.
 _STEP_BACK = 0.5
-_MOST_STEPS = 8
+_MOST_LOOKS = 8
+_MOST_TOLD = 4
 
 
 @dataclass
@@ -33,10 +31,11 @@ class Settled:
     measured
         What the final part showed of the last plan looked at.
     undone
-        What was taken back, as ``site: option -> safer one``.
+        What was changed after each look, as ``site: option -> safer one``.
     taught
-        Error on the final part over that on the probe part, of the last plan that was looked at
-        and undone; 1 where none was.
+        How much larger the error is to be expected on the final part than on the probe part: the
+        square root of the ratio of the last plan that was undone, since a plan is undone for bad
+        luck on the final part as well as for good luck on the probe part; 1 where none was.
     """
 
     plan: Plan | None
@@ -64,53 +63,50 @@ class Settling:
         """Look at the final part, once per plan."""
         options = self._bench.options
         settled = Settled(trial.plan, self._final.measure(trial.plan.model))
-        plan = trial.plan
-        capacity = trial.summed**2
+        now = trial
         while not settled.measured.within(options):
-            chosen: Sequence[int | None] | None = None
-            if options.keep is None and options.metric is None:
-                chosen = self._undo_worst(plan, settled)
-            elif options.keep is None and len(settled.undone) < _MOST_STEPS:
-                chosen, capacity = self._step_back(plan, capacity)
-                settled.undone.append(f"the plan as a whole ({_told(settled.measured)})")
-            if chosen is None or not any_of(tuple(chosen)):
+            safer = None
+            if options.keep is None and len(settled.undone) < _MOST_LOOKS:
+                safer = self._safer(now.plan, settled.measured)
+            chosen = (None,) * len(now.plan.chosen) if safer is None else safer.plan.chosen
+            self._note(now.plan.chosen, chosen, settled)
+            if safer is None:
                 settled.plan = None
                 return settled
-            settled.taught = _ratio(settled.measured, self._trials.of(plan.chosen).measured)
-            plan = self._trials.of(chosen).plan
-            settled.plan, settled.measured = plan, self._final.measure(plan.model)
+            settled.taught = _ratio(settled.measured, now.measured)
+            now = safer
+            settled.plan, settled.measured = now.plan, self._final.measure(now.plan.model)
         return settled
 
-    def _undo_worst(self, plan: Plan, settled: Settled) -> Sequence[int | None]:
-        """Take the worst error per gain back; an error over the budget asks for that much less."""
-        options, error = self._bench.options, settled.measured.error
-        share = _UNDO_MARGIN * ((options.max_error or 0.0) / error) ** 2
-        chosen, undone = self._planning.retreat(plan.chosen, share)
-        settled.undone.append(f"{', '.join(undone)} ({_told(settled.measured)})")
-        for site, before, after in zip(self._planning.sites, plan.chosen, chosen, strict=True):
-            if before is not None and after is None:
-                site.why = "undone: the final part was over the budget"
-        return chosen
-
-    def _step_back(self, plan: Plan, capacity: float) -> tuple[Sequence[int | None] | None, float]:
-        """Plan anew for half of the squared error, or less where that is no better a plan."""
-        for _ in range(_MOST_STEPS):
-            capacity *= _STEP_BACK
-            chosen = self._planning.choose(capacity)
-            if not any_of(chosen):
+    def _safer(self, plan: Plan, measured: Measured) -> Trial | None:
+        """Plan anew for less error, until the probe part is content with it."""
+        options = self._bench.options
+        share = _STEP_BACK
+        if options.max_error is not None and measured.error > options.max_error:
+            share = _MARGIN * (options.max_error / measured.error) ** 2
+        chosen: Chosen | None = plan.chosen
+        while chosen is not None:
+            chosen = self._planning.safer(chosen, share)
+            if chosen is None:
                 break
-            if chosen != plan.chosen and self._trials.of(chosen).measured.within(
-                self._bench.options
-            ):
-                return chosen, capacity
-        return None, capacity
+            trial = self._trials.of(chosen)
+            if trial.measured.within(options) and not trial.empty:
+                return trial
+        return None
 
-
-def _told(measured: Measured) -> str:
-    drop = "" if measured.drop is None else f", drop {measured.drop:.3g}"
-    return f"{measured.error:.3g}{drop} on the final part"
+    def _note(self, before: Chosen, after: Chosen, settled: Settled) -> None:
+        drop = settled.measured.drop
+        lost = "" if drop is None else f", drop {drop:.3g}"
+        lines = self._planning.differences(before, after)
+        more = f" and {len(lines) - _MOST_TOLD} more" if len(lines) > _MOST_TOLD else ""
+        settled.undone.append(
+            f"{', '.join(lines[:_MOST_TOLD])}{more} (error {settled.measured.error:.3g}{lost})"
+        )
+        for site, was, now in zip(self._planning.sites, before, after, strict=True):
+            if was is not None and now is None:
+                site.why = "undone: the final part was over the budget"
 
 
 def _ratio(final: Measured, probe: Measured) -> float:
     ratio = final.error / max(probe.error, 1e-300)
-    return ratio if 0 < ratio < float("inf") else 1.0
+    return math.sqrt(ratio) if 0 < ratio < math.inf else 1.0

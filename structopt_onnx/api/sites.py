@@ -50,6 +50,10 @@ class Site:
         """Return the names of the weights."""
         return "+".join(sorted(self.choice.site))
 
+    def option_label(self, k: int | None) -> str:
+        """Return the label of an option, ``none`` for None."""
+        return "none" if k is None else self.choice.options[k].label
+
     def saving(self, k: int, objective: Objective) -> float:
         """Return the change of cost that option `k` brings; negative is good."""
         option = self.choice.options[k]
@@ -119,12 +123,6 @@ class Site:
     def probe(self, k: int, error: float) -> None:
         """Learn from the error that option `k` alone caused at the outputs."""
         self.probes[k] = error
-
-    def error_per_gain(self, k: int | None, objective: Objective) -> float:
-        """Return squared error per cost saved of an option that was chosen."""
-        if k is None:
-            return -math.inf
-        return self.squared(k) / max(-self.saving(k, objective), 1e-300)
 
     def least(self, objective: Objective) -> tuple[str, float] | None:
         """Return label and predicted error of the option that pays with the least error."""

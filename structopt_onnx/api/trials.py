@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 # Sites probed again after a plan that missed.
 _MOST_REPROBED = 8
-# Multiply-accumulates that all first probes together may take, and samples they get at least.
+# Multiply-accumulates that the first probes together may take, and samples they get at least.
 # By operations and not by a clock, so that the same run gives the same plan.
-_PROBE_MACS = 4e12
+_PROBE_MACS = 2e12
 _LEAST_SAMPLES = 8
 
 
@@ -54,6 +54,7 @@ class Trials:
         self._bench = bench
         self.planning = planning
         self._judge = Judge(bench, samples)
+        self._judge_alone = self._judge
         self._samples = samples
         self._seen: dict[tuple[int | None, ...], Trial] = {}
         self.rounds = 0
@@ -66,13 +67,13 @@ class Trials:
     def probe_all(self) -> None:
         """Measure every site alone, on fewer samples where the model is slow."""
         sites = self.planning.sites
-        judge = self._few(len(sites))
+        self._judge_alone = self._few(len(sites))
         for number, site in enumerate(sites, 1):
             self._bench.progress(f"probe {number}/{len(sites)}: {site.label}")
             if self.over():
                 site.why = "not probed: the time limit was reached"
             else:
-                self.alone(site, judge=judge)
+                self.alone(site)
 
     def _few(self, sites: int) -> Judge:
         macs = self._bench.cost(self._bench.model, self._bench.shapes).macs
@@ -84,9 +85,9 @@ class Trials:
         step = len(self._samples) / count
         return Judge(self._bench, self._samples.subset([int(n * step) for n in range(count)]))
 
-    def alone(self, site: Site, k: int | None = None, judge: Judge | None = None) -> None:
+    def alone(self, site: Site, k: int | None = None) -> None:
         """Measure what one option, by default at about half cost, does to the outputs."""
-        objective, judge = self._bench.options.objective, judge or self._judge
+        objective = self._bench.options.objective
         k = site.probed_option(objective) if k is None else k
         if k is None:
             site.why = site.unpaying(objective)
@@ -96,10 +97,10 @@ class Trials:
         if all(chosen is None for chosen in plan.chosen):
             site.why = "refused: " + _last_refusal(plan)
             return
-        site.probe(k, judge.error(plan.model))
+        site.probe(k, self._judge_alone.error(plan.model))
         mildest = site.mildest(objective)
         if not math.isfinite(site.probes[k]) and mildest not in (k, None):
-            self.alone(site, mildest, judge)
+            self.alone(site, mildest)
 
     def of(self, chosen: Sequence[int | None]) -> Trial:
         """Build a plan and measure it; one that was tried before is not measured again."""

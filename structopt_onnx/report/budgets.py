@@ -72,7 +72,7 @@ def error_line(plan: PlanReport) -> str:
         return ""
     source = f"{error(plan.probe_error)} measured on the probe part"
     if plan.rescaled != 1:
-        source += f", x{plan.rescaled:.2f} by which the plan undone was off"
+        source += f", x{plan.rescaled:.2f}: the root of how far the plan undone was off"
     if plan.summed is not None:
         source += f"; single sites in quadrature {error(plan.summed)}"
     return (

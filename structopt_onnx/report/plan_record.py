@@ -151,8 +151,8 @@ class PlanReport:
     summed
         What errors of single sites, added in quadrature, made of the plan before it was measured.
     rescaled
-        After an undo: how much larger than on the probe part the error of the plan looked at
-        first was on the final part; else 1.
+        After an undo: the square root of how much larger the error of the plan undone was on the
+        final part than on the probe part; else 1.
     probed_on
         Samples of the probe part that single sites were probed on.
     unmet

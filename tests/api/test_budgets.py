@@ -132,7 +132,7 @@ def test_a_plan_that_fails_on_the_final_part_is_taken_back(shrink, mlp):
     assert plan.metric.drop <= 0.1
     assert 0 < plan.final_error <= 0.1 / 8
     assert plan.predicted == pytest.approx(plan.probe_error * plan.rescaled)
-    assert plan.predicted == pytest.approx(plan.final_error, rel=0.5)
+    assert plan.rescaled == pytest.approx(1, rel=0.2)
 
 
 def test_a_plan_that_never_passes_is_not_kept(shrink, mlp):
@@ -142,7 +142,8 @@ def test_a_plan_that_never_passes_is_not_kept(shrink, mlp):
     assert "drop" in report.plan.unmet
     text = " ".join(str(report).split())
     assert "within 0.1 met by changing nothing lossy: metric drop" in text
-    assert "no plan was kept" in {site.why for site in report.plan.sites}
+    assert any(site.why.startswith("undone: ") for site in report.plan.sites)
+    assert not any(site.chosen for site in report.plan.sites)
 
 
 def test_a_metric_that_fails_on_a_candidate_only_rejects_it(shrink, mlp):

@@ -65,7 +65,8 @@ def test_a_prediction_says_what_an_undone_plan_taught(make):
     plan = make.plan(make.site("fc", "rank 8", "chosen"), predicted=0.063, rescaled=1.5)
     text = " ".join(render_text(replace(make.lossy(), plan=plan)).split())
     assert (
-        "predicted 0.063 (0.042 measured on the probe part, x1.50 by which the plan undone was off;"
+        "predicted 0.063 (0.042 measured on the probe part, x1.50: the root of how far the plan "
+        "undone was off;"
     ) in text
 
 
