@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from structopt_onnx.api.budgets import for_cost, within_error, within_metric
 from structopt_onnx.api.judge import Judge
+from structopt_onnx.api.measured_costs import measured
 from structopt_onnx.api.plan_report import plan_report
 from structopt_onnx.api.plans import Planning
 from structopt_onnx.api.settling import Settling
@@ -84,6 +85,9 @@ class LossySearch:
         bench = self._bench
         with bench.clock.stage("fit"):
             self._sites += collect_sites(bench, self._exact, self._fit)
+        with bench.clock.stage("costs"):
+            facts = self._exact.manager.facts(self._exact.model)
+            costs = measured(bench, facts, self._sites)
         with bench.clock.stage("probe"):
             self._trials.probe_all()
         final = Judge(bench, self._final)
@@ -94,6 +98,7 @@ class LossySearch:
                 settled = Settling(bench, self._trials, final).settle(trial)
         plan = None if settled is None else settled.plan
         report = plan_report(bench, self._trials, settled, looks=final.evaluations, unmet=unmet)
+        report = replace(report, costs=costs)
         if plan is None:
             return LossyStage(self._exact.model, self._exact.manager, report)
         return LossyStage(plan.model, plan.manager, report, self._planning.planned(plan.chosen))

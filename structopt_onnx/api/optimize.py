@@ -11,6 +11,7 @@ from structopt_onnx.api.estimate import estimate
 from structopt_onnx.api.exact import run_exact
 from structopt_onnx.api.inputs import sample_report
 from structopt_onnx.api.lossy import LossySearch
+from structopt_onnx.api.multiples import with_measured_multiples
 from structopt_onnx.api.options import OptimizeOptions
 from structopt_onnx.api.remarks import notes, warnings
 from structopt_onnx.api.replay_record import RECORD_KEY, encode
@@ -82,6 +83,7 @@ def optimize(
         checked = OptimizeOptions(**options)
     except TypeError as error:
         raise UsageError(str(error).replace("OptimizeOptions.__init__()", "optimize")) from None
+    checked = with_measured_multiples(checked, progress)
     bench = prepare(source, checked, calibration, progress)
     before = bench.size(bench.model, bench.reference, bench.shapes)
     with reproducible(bench):

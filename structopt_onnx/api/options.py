@@ -57,6 +57,9 @@ class OptimizeOptions:
         Of the sessions used for validation and reported beside the benchmark's verdict.
     benchmark, benchmark_seconds
         Whether to measure, and for how long.
+    cost_seconds
+        For timing what lossy rewrites touch, when time is minimized; 0 takes the static model
+        alone. Times are kept on disk, so that later runs need hardly any.
     time_limit
         Seconds after which no more probes and plans are tried; what is found by then is kept.
     max_memory
@@ -85,6 +88,7 @@ class OptimizeOptions:
     threads: int = 1
     benchmark: bool = True
     benchmark_seconds: float = 20.0
+    cost_seconds: float = 20.0
     time_limit: float | None = None
     max_memory: int | None = None
     libraries: tuple[Path, ...] = ()
@@ -105,7 +109,12 @@ class OptimizeOptions:
             )
         if self.target not in TARGETS:
             raise UsageError(f"target is one of {', '.join(TARGETS)}, not '{self.target}'")
-        for name, least in (("threads", 1), ("tolerate", 0), ("benchmark_seconds", 0)):
+        for name, least in (
+            ("threads", 1),
+            ("tolerate", 0),
+            ("benchmark_seconds", 0),
+            ("cost_seconds", 0),
+        ):
             if not getattr(self, name) >= least:
                 raise UsageError(f"{name} is at least {least}, not {getattr(self, name)}")
         for name in ("time_limit", "max_memory", "fuel"):

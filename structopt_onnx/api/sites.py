@@ -94,13 +94,13 @@ class Site:
         """Return the options that lower the cost and that the plan may take."""
         return self._paying(objective) if self.probes else []
 
+    def allowed(self, k: int) -> bool:
+        """Whether option `k` may be taken at all: without calibration data only free cuts."""
+        return not self.exact_only or self.choice.options[k].error <= _RANK_DEFICIENT
+
     def _paying(self, objective: Objective) -> list[int]:
-        return [
-            k
-            for k, option in enumerate(self.choice.options)
-            if self.saving(k, objective) < 0
-            and (not self.exact_only or option.error <= _RANK_DEFICIENT)
-        ]
+        every = range(len(self.choice.options))
+        return [k for k in every if self.saving(k, objective) < 0 and self.allowed(k)]
 
     def unpaying(self, objective: Objective) -> str:
         """Say why no option may be taken."""

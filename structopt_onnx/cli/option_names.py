@@ -6,7 +6,8 @@ import re
 
 # With an underscore no word of a sentence; not where it is part of a path or quoted.
 _ANYWHERE = (
-    "max_error|max_drop|benchmark_seconds|time_limit|max_memory|allow_synthetic|external_data"
+    "max_error|max_drop|benchmark_seconds|cost_seconds|time_limit|max_memory|allow_synthetic"
+    "|external_data"
 )
 # Words of their own, so only where a message begins with one and says what it must be.
 _AT_THE_START = "minimize|metric|keep|target|threads|tolerate|fuel|seconds|replicates|seed"

@@ -230,6 +230,15 @@ Benchmark = Annotated[bool, typer.Option("--benchmark/--no-benchmark", help="Mea
 BenchmarkSeconds = Annotated[
     float, typer.Option("--benchmark-seconds", metavar="S", help="Time for measuring.")
 ]
+CostSeconds = Annotated[
+    float,
+    typer.Option(
+        "--cost-seconds",
+        metavar="S",
+        help="Time for timing what lossy rewrites touch, when time is minimized; 0 goes by "
+        "predictions alone.",
+    ),
+]
 Seconds = Annotated[float, typer.Option("--seconds", metavar="S", help="Time for all of it.")]
 Replicates = Annotated[
     int,

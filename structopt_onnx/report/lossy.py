@@ -15,7 +15,12 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from structopt_onnx.report.plan_record import OptionReport, PlanReport, SiteReport
+    from structopt_onnx.report.plan_record import (
+        CostReport,
+        OptionReport,
+        PlanReport,
+        SiteReport,
+    )
     from structopt_onnx.report.record import Report
 
 _MOST_SITES = 16
@@ -167,6 +172,13 @@ def _saved(site: SiteReport) -> int:
 
 def _totals(plan: PlanReport) -> str:
     looks = plural(plan.final_evaluations, "evaluation")
-    return (
-        f"{error_line(plan)}{plural(plan.rounds, 'round')} of planning, {looks} on the final part"
-    )
+    times = "" if plan.costs is None else f"; {_times(plan.costs)}"
+    rounds = plural(plan.rounds, "round")
+    return f"{error_line(plan)}{rounds} of planning, {looks} on the final part{times}"
+
+
+def _times(costs: CostReport) -> str:
+    known = f"{costs.measured + costs.cached} of {plural(costs.regions, 'region')} timed"
+    from_disk = f", {costs.cached} of them in earlier runs" if costs.cached else ""
+    failed = f" ({costs.failed})" if costs.failed else ""
+    return f"{known}{from_disk}{failed}"

@@ -124,6 +124,30 @@ class KeepReport:
 
 
 @dataclass(frozen=True)
+class CostReport:
+    """How the seconds of options were measured.
+
+    Parameters
+    ----------
+    regions
+        Distinct regions, each a few operators of given shapes, that options come down to.
+    measured, cached
+        How many of them were timed in this run and how many in earlier ones.
+    ratio
+        Median of measured over predicted time; the predictions of what was not timed are
+        scaled by it, or by that of the nearest region of the same site.
+    failed
+        Why nothing more could be timed; empty when all went well.
+    """
+
+    regions: int
+    measured: int
+    cached: int
+    ratio: float
+    failed: str = ""
+
+
+@dataclass(frozen=True)
 class PlanReport:
     """The lossy part of a run.
 
@@ -159,6 +183,8 @@ class PlanReport:
         When nothing was applied: the limit that was in the way, where there is one to name.
     metric, keep
         The budgets of these kinds; None when there are none.
+    costs
+        What the seconds of the options rest on; None where they are predicted.
     """
 
     budget: float | None
@@ -177,3 +203,4 @@ class PlanReport:
     unmet: str = ""
     metric: MetricReport | None = None
     keep: KeepReport | None = None
+    costs: CostReport | None = None

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Protocol
 
+from structopt_onnx.model.exactness import Exactness
 from structopt_onnx.rewriting.passes import Cleanup, Pass, Refusal, Step
 from structopt_onnx.rewriting.patch_cost import patch_cost
 
@@ -31,6 +32,8 @@ class MustPay:
     """Refuse a patch that does not lower (cost by the objective, nodes) lexicographically.
 
     Passes marked canonical are let through; so are library steps, which the manager measures.
+    A lossy patch was weighed by the planner, maybe by times measured: where time is minimized it
+    need only have fewer products or bytes.
     """
 
     target: Target
@@ -44,6 +47,9 @@ class MustPay:
         was = (before.of(self.objective), before.nodes, before.bytes)
         becomes = (after.of(self.objective), after.nodes, after.bytes)
         if becomes < was:
+            return None
+        fewer = after.macs < before.macs or after.bytes < before.bytes
+        if self.objective == "time" and step.exactness is Exactness.LOSSY and fewer:
             return None
         detail = f"{self.objective} {was[0]:.3g} -> {becomes[0]:.3g}"
         return Refusal("does-not-pay", detail, patch.anchor.name or "")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from structopt_onnx.rewriting.cost import Cost
+
+_MULTIPLES = 2
 
 
 class Target(Protocol):
@@ -63,4 +65,19 @@ class CpuTarget:
         return work + cost.nodes * self.seconds_per_node
 
 
-TARGETS: dict[str, Target] = {"cpu": CpuTarget()}
+class _Targets(dict[str, Target]):
+    """Targets by name; ``cpu:8:16`` is ``cpu`` with other multiples of ranks and of channels.
+
+    What was measured on a machine travels this way in a pass's options, and so in pipeline text.
+    """
+
+    def __missing__(self, name: str) -> Target:
+        base, *multiples = name.split(":")
+        target = self.get(base)
+        if not isinstance(target, CpuTarget) or len(multiples) != _MULTIPLES:
+            raise KeyError(name)
+        products, channels = (int(text) for text in multiples)
+        return replace(target, rank_multiple=products, conv_rank_multiple=channels)
+
+
+TARGETS: dict[str, Target] = _Targets(cpu=CpuTarget())

@@ -42,7 +42,7 @@ class Machine:
 def current() -> Machine:
     """Describe this machine."""
     return Machine(
-        cpu=_cpu_model(),
+        cpu=cpu_model(),
         cores=_usable_cores(),
         memory_bytes=_memory_field("MemTotal"),
         os=platform.platform(terse=True),
@@ -70,7 +70,8 @@ def cpu_pressure() -> float | None:
     return None
 
 
-def _cpu_model() -> str:
+def cpu_model() -> str:
+    """Return the processor's model name."""
     for line in _lines(Path("/proc/cpuinfo")):
         name, _, text = line.partition(":")
         if name.strip() == "model name":

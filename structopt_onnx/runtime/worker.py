@@ -22,6 +22,7 @@ from structopt_onnx.runtime.arm import Arm, TypedFeed
 from structopt_onnx.runtime.exchange import read_feeds
 from structopt_onnx.runtime.measuring import Plan, measure
 from structopt_onnx.runtime.options import Provider, SessionSettings
+from structopt_onnx.runtime.rounds import micro
 
 _KIB = 1024
 _PROBE_RUNS = 5
@@ -34,7 +35,7 @@ def main(arguments: list[str]) -> int:
     job_path, result_path = map(Path, arguments)
     job = json.loads(job_path.read_text(encoding="utf-8"))
     try:
-        result = _probe(job) if job["kind"] == "probe" else _compare(job)
+        result = _KINDS[job["kind"]](job)
     except StructoptError as error:
         result = {"error": type(error).__name__, "message": str(error)}
     result_path.write_text(json.dumps(result), encoding="utf-8")
@@ -75,6 +76,9 @@ def _compare(job: dict[str, Any]) -> dict[str, Any]:
         again = measure(paths, feeds, settings, Plan(**deployed["plan"]), "none")
         result["deployed"] = asdict(again)
     return result
+
+
+_KINDS = {"probe": _probe, "compare": _compare, "micro": micro}
 
 
 def _feeds(job: dict[str, Any]) -> list[TypedFeed]:

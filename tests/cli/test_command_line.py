@@ -110,7 +110,7 @@ def test_optimize_hands_every_option_over(run, calls):
     words = """optimize in.onnx out.onnx --max-error 0.05 --calibration data.npz --minimize bytes
         --tolerate 0.1 --target cpu --passes normalize --only a* --only b --skip c --fuel 7
         --allow-synthetic --time-limit 2m --max-memory 1.5G --ort-library x.so --no-benchmark
-        --benchmark-seconds 5 --no-external-data --seed 3 --threads 2 --quiet
+        --benchmark-seconds 5 --cost-seconds 3 --no-external-data --seed 3 --threads 2 --quiet
         --metric agreement --max-drop 0.01 --keep bytes=0.5"""
     assert run(*words.split()).code == 0
     args, options = calls["optimize"]
@@ -132,6 +132,7 @@ def test_optimize_hands_every_option_over(run, calls):
         "threads": 2,
         "benchmark": False,
         "benchmark_seconds": 5.0,
+        "cost_seconds": 3.0,
         "time_limit": 120.0,
         "max_memory": 3 << 29,
         "libraries": (Path("x.so"),),

@@ -61,6 +61,12 @@ class Canonical(Replace):
 
 
 @dataclass(frozen=True)
+class Lossy(Replace):
+    name: ClassVar[str] = "lossy"
+    exactness: ClassVar[Exactness] = Exactness.LOSSY
+
+
+@dataclass(frozen=True)
 class Library(Cleanup):
     name: ClassVar[str] = "library"
     exactness: ClassVar[Exactness] = Exactness.BITWISE
@@ -107,6 +113,14 @@ def test_more_nodes_can_pay_where_the_objective_falls(build):
     manager, _ = _run(build, Replace("Relu+Neg"), MustPay(CpuTarget(), "macs"))
     assert len(manager.record.applied) == 3
     manager, _ = _run(build, Replace("Relu+Neg"), MustPay(CpuTarget(), "time"))
+    assert manager.record.applied == []
+
+
+def test_the_planner_knows_better_whether_a_lossy_patch_takes_less_time(build):
+    gate = MustPay(CpuTarget(), "time")
+    manager, _ = _run(build, Lossy("Relu+Neg"), gate)
+    assert len(manager.record.applied) == 3
+    manager, _ = _run(build, Lossy("Gemm+Neg"), gate)
     assert manager.record.applied == []
 
 
