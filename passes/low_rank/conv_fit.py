@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from structopt_onnx.linalg.low_rank import (
     from_output_moment,
 )
 from structopt_onnx.linalg.separable import SeparableBasis, ridge_for, separable
+from structopt_onnx.linalg.workers import Workers
 from structopt_onnx.model.statistic import PatchStatistic
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def fit_of(site: ConvSite, facts: Facts, wanted: Statistic, *, centre: bool) -> 
     bias = site.uses[0].bias
     if moments is not None and not of_patches and bias is not None:
         moments = replace(moments, mean=moments.mean - bias)
-    return ConvFit(site, site.blocks(facts), moments, of_patches, centre)
+    return ConvFit(site, site.blocks(facts), moments, of_patches, centre, workers=facts.workers)
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +70,8 @@ class ConvFit:
         Fit the covariance and give back the mean; else the second moment.
     tried
         The layouts that will be asked for; none stands for all.
+    workers
+        Who does the linear algebra.
     """
 
     site: ConvSite
@@ -77,6 +80,7 @@ class ConvFit:
     of_patches: bool
     centred: bool
     tried: tuple[Layout, ...] = ()
+    workers: Workers = field(default_factory=Workers)
 
     @property
     def serves_inputs(self) -> bool:
@@ -120,19 +124,20 @@ class ConvFit:
 
     @cached_property
     def _channel(self) -> ChannelFit:
-        moment, mean = self._moment, self._mean
+        moment, mean, solve = self._moment, self._mean, self.workers.solve
         _, outputs, inputs = self.blocks.shape
         schemes = ("channel", "pointwise")
         ranks = [t.ranks[0] for t in self.tried if t.scheme in schemes]
         most = max(ranks, default=min(outputs, inputs))
         if moment is None:
-            return self._by_output([from_output_moment(b @ b.T, most) for b in self.blocks], None)
+            bases = [solve(from_output_moment, b @ b.T, most) for b in self.blocks]
+            return self._by_output(bases, None)
         if self.of_patches:
             weight = self.blocks[0]
-            basis = from_input_moment(weight, moment, most)
+            basis = solve(from_input_moment, weight, moment, most)
             return self._by_output([basis], None if mean is None else weight @ mean)
         parts = [slice(k * outputs, (k + 1) * outputs) for k in range(len(self.blocks))]
-        bases = [from_output_moment(moment[part, part], most) for part in parts]
+        bases = [solve(from_output_moment, moment[part, part], most) for part in parts]
         return self._by_output(bases, mean)
 
     def _by_output(self, bases: list[OutputBasis], mean: FloatArray | None) -> ChannelFit:
@@ -167,7 +172,8 @@ class ConvFit:
         split = weight.reshape(len(weight), rows, -1)
         most = max((t.ranks[0] for t in self.tried if t.scheme in schemes), default=rows)
         ridge = 0.0 if self.moments is None else ridge_for(self.moments.count / weight.shape[1])
-        return SeparableFit(separable(split, moment, most, ridge=ridge), mean)
+        basis = self.workers.solve(separable, split, moment, most, ridge=ridge)
+        return SeparableFit(basis, mean)
 
 
 @dataclass(frozen=True, eq=False)

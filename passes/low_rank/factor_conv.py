@@ -90,17 +90,17 @@ class FactorConv(Pass):
 
     def propose(self, scope: Scope, facts: Facts) -> Iterator[Choice | Refusal]:
         """Yield one choice per weight, with the options that no other one beats."""
-        for site in find_sites(scope, facts):
-            if isinstance(site, Refusal):
-                yield site
-                continue
-            name = site.weight.name or ""
-            wanted = statistic_of(site)
-            if wanted is None:
-                yield Refusal("statistics-too-large", f"shape {site.shape}", name)
-                continue
-            choice = self._choice(site, facts, wanted)
-            yield choice or Refusal("no-option-pays", f"shape {site.shape}", name)
+        found = find_sites(scope, facts)
+        yield from facts.workers.each(lambda site: self._proposal(site, facts), found)
+
+    def _proposal(self, site: ConvSite | Refusal, facts: Facts) -> Choice | Refusal:
+        if isinstance(site, Refusal):
+            return site
+        name, wanted = site.weight.name or "", statistic_of(site)
+        if wanted is None:
+            return Refusal("statistics-too-large", f"shape {site.shape}", name)
+        choice = self._choice(site, facts, wanted)
+        return choice or Refusal("no-option-pays", f"shape {site.shape}", name)
 
     def _layouts(self, site: ConvSite, facts: Facts, *, separable: bool) -> list[Layout]:
         return layouts(site, facts, self.target, self.rank_multiple, separable=separable)

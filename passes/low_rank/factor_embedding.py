@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from structopt_onnx.linalg.moments import Moments
+    from structopt_onnx.linalg.workers import Workers
     from structopt_onnx.model.facts import Facts
     from structopt_onnx.model.scope import Scope
 
@@ -103,12 +104,13 @@ class FactorEmbedding(Pass):
 
     def propose(self, scope: Scope, facts: Facts) -> Iterator[Choice | Refusal]:
         """Yield one choice per table, with an option per rank that pays."""
-        for table in find_tables(scope, facts):
-            unpaid = table if isinstance(table, Refusal) else self._unpaid(table)
-            if unpaid is not None:
-                yield unpaid
-            elif isinstance(table, EmbeddingTable):
-                yield self._choice(table, facts)
+        found = find_tables(scope, facts)
+        yield from facts.workers.each(lambda table: self._proposal(table, facts), found)
+
+    def _proposal(self, table: EmbeddingTable | Refusal, facts: Facts) -> Choice | Refusal:
+        if isinstance(table, Refusal):
+            return table
+        return self._unpaid(table) or self._choice(table, facts)
 
     def _unpaid(self, table: EmbeddingTable) -> Refusal | None:
         name, detail = table.weight.name or "", f"shape {table.weight.shape}"
@@ -123,7 +125,9 @@ class FactorEmbedding(Pass):
         step = self.rank_multiple or TARGETS[self.target].rank_multiple
         return range(step, -(-rows * features // max(1, rows + features)), step)
 
-    def _basis(self, table: EmbeddingTable, moments: Moments | None) -> OutputBasis:
+    def _basis(
+        self, table: EmbeddingTable, moments: Moments | None, workers: Workers
+    ) -> OutputBasis:
         """Directions of the rows, as often as they are gathered.
 
         No mean is taken off: it would need an addition per position, and it is worth one rank
@@ -131,15 +135,15 @@ class FactorEmbedding(Pass):
         """
         most = self._ranks(table)[-1]
         if moments is None:
-            return from_output_moment(table.moments().second_moment, most)
+            return workers.solve(from_output_moment, table.moments().second_moment, most)
         moment = (1 - self.unseen) * moments.second_moment
         if self.unseen:
             moment += self.unseen * table.moments().second_moment
-        return from_output_moment(moment, most)
+        return workers.solve(from_output_moment, moment, most)
 
     def _choice(self, table: EmbeddingTable, facts: Facts) -> Choice:
         moments = facts.statistic(_statistic(table))
-        basis = self._basis(table, moments)
+        basis = self._basis(table, moments, facts.workers)
         name = table.weight.name or ""
 
         def patch(rank: int, scope: Scope, facts: Facts) -> Patch | Refusal:

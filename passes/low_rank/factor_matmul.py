@@ -94,17 +94,18 @@ class FactorMatmul(Pass):
 
     def propose(self, scope: Scope, facts: Facts) -> Iterator[Choice | Refusal]:
         """Yield one choice per weight, with an option per rank that pays."""
-        for site in find_sites(scope, facts):
-            if isinstance(site, Refusal):
-                yield site
-                continue
-            name = site.weight.name or ""
-            if not self._ranks(site):
-                yield Refusal("no-rank-pays", f"shape {site.weight.shape}", name)
-            elif self._too_large(site):
-                yield Refusal("statistics-too-large", f"shape {site.weight.shape}", name)
-            else:
-                yield self._choice(site, facts)
+        found = find_sites(scope, facts)
+        yield from facts.workers.each(lambda site: self._proposal(site, facts), found)
+
+    def _proposal(self, site: MatmulSite | Refusal, facts: Facts) -> Choice | Refusal:
+        if isinstance(site, Refusal):
+            return site
+        name = site.weight.name or ""
+        if not self._ranks(site):
+            return Refusal("no-rank-pays", f"shape {site.weight.shape}", name)
+        if self._too_large(site):
+            return Refusal("statistics-too-large", f"shape {site.weight.shape}", name)
+        return self._choice(site, facts)
 
     def _ranks(self, site: MatmulSite) -> range:
         rows, columns = site.shape
@@ -134,10 +135,11 @@ class FactorMatmul(Pass):
 
     def _fit(self, site: MatmulSite, facts: Facts) -> Fit:
         weight, most = site.matrix(facts), self._ranks(site)[-1]
+        solve = facts.workers.solve
         wanted = self._statistic(site)
         moments = facts.statistic(wanted)
         if moments is None:
-            return Fit(from_weight(weight, most), None)
+            return Fit(solve(from_weight, weight, most), None)
         centred = self.centre and all(use.bias is not None for use in site.uses)
         first = site.uses[0]
         if self._by_output(site):
@@ -145,9 +147,9 @@ class FactorMatmul(Pass):
             mean = (moments.mean - bias) / first.scale
             covariance = moments.covariance / first.scale**2
             moment = covariance if centred else covariance + np.outer(mean, mean)
-            return Fit(from_output_moment(moment, most), mean if centred else None)
+            return Fit(solve(from_output_moment, moment, most), mean if centred else None)
         moment = moments.covariance if centred else moments.second_moment
-        basis = from_input_moment(weight, moment, min(most, *weight.shape))
+        basis = solve(from_input_moment, weight, moment, min(most, *weight.shape))
         return Fit(basis, weight @ moments.mean if centred else None)
 
     def _choice(self, site: MatmulSite, facts: Facts) -> Choice:

@@ -91,12 +91,13 @@ class FactorRecurrentInput(Pass):
 
     def propose(self, scope: Scope, facts: Facts) -> Iterator[Choice | Refusal]:
         """Yield one choice per weight, with an option per rank that pays."""
-        for site in find_weights(scope, facts):
-            unpaid = site if isinstance(site, Refusal) else self._unpaid(site)
-            if unpaid is not None:
-                yield unpaid
-            elif isinstance(site, RecurrentSite):
-                yield self._choice(site, facts)
+        found = find_weights(scope, facts)
+        yield from facts.workers.each(lambda site: self._proposal(site, facts), found)
+
+    def _proposal(self, site: RecurrentSite | Refusal, facts: Facts) -> Choice | Refusal:
+        if isinstance(site, Refusal):
+            return site
+        return self._unpaid(site) or self._choice(site, facts)
 
     def _unpaid(self, site: RecurrentSite) -> Refusal | None:
         name, detail = site.weight.name or "", f"shape {site.weight.shape}"
@@ -128,7 +129,7 @@ class FactorRecurrentInput(Pass):
                 self._cost(site, facts, fit),
                 partial(patch, fit),
             )
-            for fit in fits(site, moments, self._ranks(site), centre=self.centre)
+            for fit in fits(site, moments, self._ranks(site), facts.workers, centre=self.centre)
         )
         return Choice(
             frozenset({name}),

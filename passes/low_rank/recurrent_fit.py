@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from structopt_onnx.linalg.low_rank import OutputBasis
+    from structopt_onnx.linalg.workers import Workers
     from structopt_onnx.passes.low_rank.recurrent_site import RecurrentSite
 
 FloatArray = npt.NDArray[np.float64]
@@ -52,7 +53,12 @@ class Fit:
 
 
 def fits(
-    site: RecurrentSite, moments: Moments | None, ranks: Sequence[int], *, centre: bool
+    site: RecurrentSite,
+    moments: Moments | None,
+    ranks: Sequence[int],
+    workers: Workers,
+    *,
+    centre: bool,
 ) -> Iterator[Fit]:
     """Yield the best replacement of a weight at each rank.
 
@@ -64,18 +70,24 @@ def fits(
         Those of x; None when there are no data.
     ranks
         Ascending, at least one.
+    workers
+        Who does the linear algebra.
     centre
         Whether a constant may be added, where every node's B is a constant or absent.
     """
     weight, most = site.matrix(), ranks[-1]
     if moments is None:
-        basis = from_weight(weight, most)
+        basis = workers.solve(from_weight, weight, most)
         yield from (Fit(basis.vectors[:, :rank], None, basis.error(rank)) for rank in ranks)
         return
     extra = site.bias_parameters() if centre else None
     variance = float(np.sum((weight @ moments.covariance) * weight))
-    centred = None if extra is None else from_input_moment(weight, moments.covariance, most)
-    plain = None if extra == 0 else from_input_moment(weight, moments.second_moment, most)
+
+    def solved(moment: FloatArray) -> OutputBasis:
+        return workers.solve(from_input_moment, weight, moment, most)
+
+    centred = None if extra is None else solved(moments.covariance)
+    plain = None if extra == 0 else solved(moments.second_moment)
     mean = weight @ moments.mean
     for rank in ranks:
         best = None if centred is None else _left(centred, rank)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from structopt_onnx.api.inputs import open_source, samples_for
+from structopt_onnx.linalg.workers import Workers
 from structopt_onnx.model.encoding import serialized_size
 from structopt_onnx.model.exactness import Exactness
 from structopt_onnx.model.facts import Facts
@@ -19,11 +20,13 @@ from structopt_onnx.rewriting.manager import PassManager
 from structopt_onnx.rewriting.passes import Cleanup, Pass, Step
 from structopt_onnx.rewriting.target import TARGETS, Target
 from structopt_onnx.runtime.file_size import model_file_bytes
+from structopt_onnx.runtime.machine import usable_cores
 from structopt_onnx.runtime.session import Session
 from structopt_onnx.runtime.shapes import observed_shapes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from concurrent.futures import Executor
 
     import onnx_ir as ir
 
@@ -36,6 +39,8 @@ if TYPE_CHECKING:
 # Made-up samples: enough to see a wrong rewrite, and enough to split in three parts.
 _SYNTHETIC = 8
 _JUDGED_BY_SYNTHETIC = 40
+# Each holds a weight and its moments in float64.
+_MOST_WORKERS = 4
 
 
 @dataclass
@@ -80,6 +85,8 @@ class Bench:
         As their names say.
     metric
         The user's task metric.
+    workers
+        Who does the linear algebra.
     """
 
     name: str
@@ -92,6 +99,7 @@ class Bench:
     progress: Callable[[str], None]
     clock: Clock
     metric: TaskMetric | None = None
+    workers: Workers = field(default_factory=Workers)
 
     @property
     def exact_steps(self) -> tuple[Step, ...]:
@@ -129,7 +137,9 @@ class Bench:
             MustPay(self.target, options.objective),
             Fuel(fuel),
         ]
-        return PassManager(self.target, gates, self.shapes, progress=self.progress)
+        return PassManager(
+            self.target, gates, self.shapes, workers=self.workers, progress=self.progress
+        )
 
     def cost(self, model: ir.Model, shapes: Mapping[str, tuple[int, ...]] | None = None) -> Cost:
         """Return the static cost of a variant on one sample, with predicted seconds.
@@ -171,6 +181,7 @@ def prepare(
     options: OptimizeOptions,
     calibration: Any | None,  # noqa: ANN401 - a path, a factory, arrays or feeds
     progress: Callable[[str], None],
+    executor: Executor | None = None,
 ) -> Bench:
     """Load a model and its samples, and run it once.
 
@@ -212,4 +223,5 @@ def prepare(
         progress,
         clock,
         metric,
+        Workers(min(usable_cores(), _MOST_WORKERS), executor),
     )

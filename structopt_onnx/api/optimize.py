@@ -25,6 +25,7 @@ from structopt_onnx.runtime.machine import current
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from concurrent.futures import Executor
     from pathlib import Path
 
     from structopt_onnx.api.deliver import Delivery
@@ -44,6 +45,7 @@ def optimize(
     *,
     calibration: Any | None = None,  # noqa: ANN401 - a path, a factory, arrays or feeds
     progress: Callable[[str], None] = lambda _: None,
+    executor: Executor | None = None,
     **options: Any,  # noqa: ANN401 - the fields of OptimizeOptions
 ) -> Result:
     """Optimize a model, prove the result against the original, measure it, and write it.
@@ -58,6 +60,10 @@ def optimize(
         Sample inputs: an npz file, a folder, ``module:factory``, arrays by input name, or feeds.
     progress
         Called with a line about what happens now.
+    executor
+        Where factorizations are computed, such as the one that ``get_executor()`` of a Dask
+        client gives; by default in a few threads. It changes when results come, not what they
+        are. What is sent are arrays, never models.
     **options
         Fields of `OptimizeOptions`, such as ``max_error=0.05``.
 
@@ -84,7 +90,7 @@ def optimize(
     except TypeError as error:
         raise UsageError(str(error).replace("OptimizeOptions.__init__()", "optimize")) from None
     checked = with_measured_multiples(checked, progress)
-    bench = prepare(source, checked, calibration, progress)
+    bench = prepare(source, checked, calibration, progress, executor)
     before = bench.size(bench.model, bench.reference, bench.shapes)
     with reproducible(bench):
         return _run(bench, before, output)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
+from structopt_onnx.linalg.workers import Workers
 from structopt_onnx.model.scope import Scope, scopes
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ class Facts:
         countable; legality must never rest on them.
     statistics
         Activation statistics gathered by calibration.
+    workers
+        Who does the linear algebra.
     """
 
     def __init__(
@@ -41,10 +44,12 @@ class Facts:
         *,
         shapes: Mapping[str, tuple[int, ...]] | None = None,
         statistics: Mapping[Statistic, Moments] | None = None,
+        workers: Workers | None = None,
     ) -> None:
         self.model = model
         self.shapes = shapes or {}
         self.statistics = statistics or {}
+        self.workers = workers or Workers()
         self.scopes: tuple[Scope, ...] = scopes(model)
 
     def statistic(self, wanted: Statistic) -> Moments | None:

@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from structopt_onnx.errors import InternalError, StructoptError
+from structopt_onnx.linalg.workers import Workers
 from structopt_onnx.model.facts import Facts
 from structopt_onnx.model.patch import Names, Patch
 from structopt_onnx.model.validity import interface, problems, restore_interface
@@ -52,7 +53,7 @@ class PassManager:
         Where costs are predicted.
     gates
         Every patch and library step must be admitted by all of them.
-    shapes, statistics
+    shapes, statistics, workers
         Handed to passes through `Facts`.
     progress
         Called with a line about what runs now.
@@ -62,13 +63,14 @@ class PassManager:
     gates: Sequence[Gate] = ()
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     statistics: Mapping[Statistic, Moments] = field(default_factory=dict)
+    workers: Workers = field(default_factory=Workers)
     progress: Callable[[str], None] = lambda _: None
     check_each_patch: bool = False
     record: RewriteRecord = field(default_factory=RewriteRecord)
 
     def facts(self, model: ir.Model) -> Facts:
         """Return the facts of a model as it stands."""
-        return Facts(model, shapes=self.shapes, statistics=self.statistics)
+        return Facts(model, shapes=self.shapes, statistics=self.statistics, workers=self.workers)
 
     def run(self, model: ir.Model, steps: Sequence[Step]) -> ir.Model:
         """Run exact passes and library steps until nothing changes.

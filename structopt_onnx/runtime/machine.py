@@ -43,7 +43,7 @@ def current() -> Machine:
     """Describe this machine."""
     return Machine(
         cpu=cpu_model(),
-        cores=_usable_cores(),
+        cores=usable_cores(),
         memory_bytes=_memory_field("MemTotal"),
         os=platform.platform(terse=True),
         python=platform.python_version(),
@@ -79,7 +79,8 @@ def cpu_model() -> str:
     return platform.processor() or platform.machine()
 
 
-def _usable_cores() -> int:
+def usable_cores() -> int:
+    """Return how many logical cores this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
