@@ -31,6 +31,7 @@ import numpy as np
 import onnx_ir as ir
 
 from structopt_onnx.linalg.low_rank import OutputBasis, from_output_moment
+from structopt_onnx.linalg.moments import LARGEST_DIMENSION
 from structopt_onnx.model.edit import Edit, Fresh, NewNode
 from structopt_onnx.model.exactness import Exactness
 from structopt_onnx.model.patch import Patch
@@ -52,9 +53,6 @@ if TYPE_CHECKING:
     from structopt_onnx.linalg.workers import Workers
     from structopt_onnx.model.facts import Facts
     from structopt_onnx.model.scope import Scope
-
-# A second moment of this dimension takes 128 MiB and its eigenvectors half a minute.
-_LARGEST_DIMENSION = 4096
 
 
 @dataclass(frozen=True)
@@ -84,7 +82,7 @@ class FactorEmbedding(Pass):
     refusals: ClassVar[dict[str, str]] = {
         **REFUSALS,
         "no-rank-pays": "no rank at the target's multiples has fewer parameters than the table",
-        "statistics-too-large": f"a row has more than {_LARGEST_DIMENSION} features",
+        "statistics-too-large": f"a row has more than {LARGEST_DIMENSION} features",
         "superseded": "an earlier rewrite of the plan took the table",
     }
 
@@ -116,7 +114,7 @@ class FactorEmbedding(Pass):
         name, detail = table.weight.name or "", f"shape {table.weight.shape}"
         if not self._ranks(table):
             return Refusal("no-rank-pays", detail, name)
-        if table.shape[1] > _LARGEST_DIMENSION:
+        if table.shape[1] > LARGEST_DIMENSION:
             return Refusal("statistics-too-large", detail, name)
         return None
 
@@ -162,6 +160,7 @@ class FactorEmbedding(Pass):
                     partial(patch, rank),
                 )
                 for rank in self._ranks(table)
+                if rank <= basis.size
             ),
             "weights" if moments is None else "calibration",
             0.0 if moments is None else moments.count / moments.mean.size,

@@ -33,6 +33,7 @@ from structopt_onnx.linalg.low_rank import (
     from_output_moment,
     from_weight,
 )
+from structopt_onnx.linalg.moments import LARGEST_DIMENSION
 from structopt_onnx.model.exactness import Exactness
 from structopt_onnx.model.statistic import Statistic
 from structopt_onnx.passes.low_rank.matmul_pair import Fit, factored
@@ -55,9 +56,6 @@ if TYPE_CHECKING:
 
 Vector = npt.NDArray[np.float64]
 
-# A covariance of this dimension takes 128 MiB and its eigenvectors half a minute.
-_LARGEST_DIMENSION = 4096
-
 
 @dataclass(frozen=True)
 class FactorMatmul(Pass):
@@ -78,7 +76,7 @@ class FactorMatmul(Pass):
     refusals: ClassVar[dict[str, str]] = {
         **REFUSALS,
         "no-rank-pays": "no rank at the target's multiples has fewer parameters than the weight",
-        "statistics-too-large": f"the moments needed have more than {_LARGEST_DIMENSION} rows",
+        "statistics-too-large": f"the moments needed have more than {LARGEST_DIMENSION} rows",
         "superseded": "an earlier rewrite of the plan took the weight",
     }
 
@@ -115,7 +113,7 @@ class FactorMatmul(Pass):
     @classmethod
     def _too_large(cls, site: MatmulSite) -> bool:
         outputs, inputs = site.shape
-        return (outputs if cls._by_output(site) else inputs) > _LARGEST_DIMENSION
+        return (outputs if cls._by_output(site) else inputs) > LARGEST_DIMENSION
 
     @staticmethod
     def _by_output(site: MatmulSite) -> bool:
@@ -173,6 +171,7 @@ class FactorMatmul(Pass):
                     partial(patch, rank),
                 )
                 for rank in self._ranks(site)
+                if rank <= fit.basis.size
             ),
             "weights" if moments is None else "calibration",
             0.0 if moments is None else moments.count / moments.mean.size,

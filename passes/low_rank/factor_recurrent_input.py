@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from structopt_onnx.linalg.moments import LARGEST_DIMENSION
 from structopt_onnx.model.exactness import Exactness
 from structopt_onnx.passes.low_rank.recurrent_fit import fits, pooled
 from structopt_onnx.passes.low_rank.recurrent_projection import projected
@@ -52,9 +53,6 @@ if TYPE_CHECKING:
     from structopt_onnx.model.statistic import Statistic
     from structopt_onnx.passes.low_rank.recurrent_fit import Fit
 
-# A covariance of this dimension takes 128 MiB and its eigenvectors half a minute.
-_LARGEST_DIMENSION = 4096
-
 
 @dataclass(frozen=True)
 class FactorRecurrentInput(Pass):
@@ -75,7 +73,7 @@ class FactorRecurrentInput(Pass):
     refusals: ClassVar[dict[str, str]] = {
         **REFUSALS,
         "no-rank-pays": "no rank at the target's multiples has fewer parameters than the weight",
-        "statistics-too-large": f"a step has more than {_LARGEST_DIMENSION} features",
+        "statistics-too-large": f"a step has more than {LARGEST_DIMENSION} features",
         "superseded": "an earlier rewrite of the plan took the weight",
     }
 
@@ -103,7 +101,7 @@ class FactorRecurrentInput(Pass):
         name, detail = site.weight.name or "", f"shape {site.weight.shape}"
         if not self._ranks(site):
             return Refusal("no-rank-pays", detail, name)
-        if site.shape[1] > _LARGEST_DIMENSION:
+        if site.shape[1] > LARGEST_DIMENSION:
             return Refusal("statistics-too-large", detail, name)
         return None
 

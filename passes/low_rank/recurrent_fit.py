@@ -78,7 +78,8 @@ def fits(
     weight, most = site.matrix(), ranks[-1]
     if moments is None:
         basis = workers.solve(from_weight, weight, most)
-        yield from (Fit(basis.vectors[:, :rank], None, basis.error(rank)) for rank in ranks)
+        found = (rank for rank in ranks if rank <= basis.size)
+        yield from (Fit(basis.vectors[:, :rank], None, basis.error(rank)) for rank in found)
         return
     extra = site.bias_parameters() if centre else None
     variance = float(np.sum((weight @ moments.covariance) * weight))
@@ -89,7 +90,8 @@ def fits(
     centred = None if extra is None else solved(moments.covariance)
     plain = None if extra == 0 else solved(moments.second_moment)
     mean = weight @ moments.mean
-    for rank in ranks:
+    largest = min(basis.size for basis in (centred, plain) if basis is not None)
+    for rank in (rank for rank in ranks if rank <= largest):
         best = None if centred is None else _left(centred, rank)
         if plain is not None and best is not None:
             pays = rank * sum(site.shape) + (extra or 0) < weight.size

@@ -11,6 +11,9 @@ from scipy.linalg import blas
 
 FloatArray = npt.NDArray[np.float64]
 
+LARGEST_DIMENSION = 8192
+"""Largest dimension whose moments are worth their memory: 512 MiB."""
+
 # A rank-k update of the sum reads and writes d^2 numbers whatever k is: rows are collected until
 # the product costs more than that traffic.
 _MIN_ROWS = 128
