@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from structopt_onnx.linalg.workers import Workers
+from structopt_onnx.model.inferred import Inferred
 from structopt_onnx.model.scope import Scope, scopes
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from structopt_onnx.model.statistic import Statistic
 
 Dims = tuple[int | None, ...]
+Shape = tuple[int | str | None, ...]
 
 # ConstantOfShape makes weights without storing them; larger ones are not expanded to look at.
 _LARGEST_EXPANDED = 2**28
@@ -51,6 +53,7 @@ class Facts:
         self.statistics = statistics or {}
         self.workers = workers or Workers()
         self.scopes: tuple[Scope, ...] = scopes(model)
+        self._inferred = Inferred(self.scopes, self.tensor)
 
     def statistic(self, wanted: Statistic) -> Moments | None:
         """Moments of an activation, or None when calibration did not gather them."""
@@ -89,16 +92,29 @@ class Facts:
         tensor = self.tensor(value)
         return None if tensor is None else tensor.numpy()
 
-    def dims(self, value: ir.Value | None) -> Dims | None:
-        """Return the declared shape, None per symbolic dimension; None when the rank is unknown."""
+    def shape(self, value: ir.Value | None) -> Shape | None:
+        """Return the shape as declared, else as inferred; symbols by name, None where unknown."""
         if value is None:
             return None
         tensor = self.tensor(value)
         if tensor is not None:
             return tuple(int(d) for d in tensor.shape.numpy())
-        if value.shape is None:
+        shape = value.shape if value.shape is not None else self._inferred.of(value).shape
+        if shape is None:
             return None
-        return tuple(d if isinstance(d, int) else None for d in value.shape.dims)
+        return tuple(d if isinstance(d, int) else d.value for d in shape.dims)
+
+    def dtype(self, value: ir.Value) -> ir.DataType | None:
+        """Return the element type as declared, else as inferred; None when unknown."""
+        if value.dtype is not None:
+            return value.dtype
+        known = self._inferred.of(value).type
+        return None if known is None else known.dtype
+
+    def dims(self, value: ir.Value | None) -> Dims | None:
+        """Return the shape, None per symbolic dimension; None when the rank is unknown."""
+        shape = self.shape(value)
+        return None if shape is None else tuple(d if isinstance(d, int) else None for d in shape)
 
     def rank(self, value: ir.Value | None) -> int | None:
         """Return the number of dimensions of a value, or None when unknown."""

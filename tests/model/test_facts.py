@@ -23,7 +23,8 @@ g (float[N,3] x, float[2] d, int64[2] s) => (float[N,3] y)
   wrong = ConstantOfShape(minus)
   large = ConstantOfShape(huge)
   r = Relu(x)
-  y = my.Same(r)
+  q = my.Same(r)
+  y = my.Same(q)
 }
 <domain: "my", opset_import: ["" : 15]>
 Same (a) => (b) { b = Identity(a) }
@@ -74,9 +75,37 @@ def test_shapes(model, values):
     facts = Facts(model)
     assert facts.dims(values["x"]) == (None, 3)
     assert facts.dims(values["zeros"]) == (4, 5)
-    assert facts.dims(values["r"]) is None
     assert facts.rank(values["x"]) == 2
-    assert facts.rank(values["r"]) is None
+    assert facts.dims(values["q"]) is None
+    assert facts.rank(values["q"]) is None
+
+
+def test_what_is_not_declared_is_inferred(model, values):
+    facts = Facts(model)
+    assert values["r"].shape is None
+    assert facts.shape(values["r"]) == ("N", 3)
+    assert facts.dims(values["r"]) == (None, 3)
+    assert facts.dtype(values["r"]) == ir.DataType.FLOAT
+    assert facts.shape(values["ones"]) == (4, 5)
+    assert facts.dtype(values["ones"]) == ir.DataType.INT64
+    assert facts.dtype(values["q"]) is None
+    assert values["r"].shape is None, "asking changes nothing"
+
+
+def test_shapes_are_inferred_across_scopes():
+    text = """
+    <ir_version: 8, opset_import: ["" : 17]>
+    g (float[N,4,9] x, float[2,4,3] w, bool c) => (float[N,2,P] y)
+    {
+      h = Relu(x)
+      y = If (c) <then_branch = yes () => (float[N,2,P] t) { k = Conv(h, w)
+      t = Neg(k) }, else_branch = no () => (float[N,2,P] e) { e = Conv(h, w) }>
+    }
+    """
+    model = ir.from_proto(onnx.parser.parse_model(text))
+    facts = Facts(model)
+    (inner,) = (s for s in facts.scopes if s.path.endswith("then_branch"))
+    assert facts.shape(inner.graph[0].outputs[0]) == ("N", 2, 7)
 
 
 def test_shapes_to_count_with(model, values):
@@ -84,7 +113,7 @@ def test_shapes_to_count_with(model, values):
     assert facts.concrete(values["r"]) == (6, 3)
     assert facts.concrete(values["x"]) == (1, 3)
     assert facts.concrete(values["y"]) == (1, 3)
-    assert facts.dims(values["r"]) is None, "observed shapes are nothing to rest legality on"
+    assert facts.dims(values["r"]) == (None, 3), "legality does not rest on observed shapes"
 
 
 def test_opsets_of_functions_are_their_own(model):
