@@ -119,6 +119,8 @@ def for_cost(bench: Bench, trials: Trials, keep: Keep, exact: Cost) -> tuple[Tri
         if chosen is None or trials.over() or trials.tried(chosen):
             break
         trial = trials.of(chosen)
+        if not math.isfinite(trial.measured.error):
+            break  # it does not even run
         # What patches share, or the clean-up adds, no sum of single savings knows.
         over = bench.cost(trial.plan.model).of(objective) - allowed
         if over > 0:

@@ -55,6 +55,29 @@ def test_the_same_command_gives_the_same_bytes_and_report(optimized, tmp_path, r
     assert not list(tmp_path.iterdir())
 
 
+def test_a_metric_from_a_file_gates_what_is_done(tmp_path, monkeypatch, run):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(
+        "import numpy as np\n"
+        f"LABELS = np.load({str(MODELS / 'digits_labels.npz')!r})['calibration']\n"
+        "def top1(run, samples):\n"
+        "    found = [run(feeds)['logits'].argmax() for feeds in samples]\n"
+        "    return np.mean(found == LABELS[samples.indices])\n"
+    )
+    words = ["--calibration", DATA, "--no-benchmark", "--json"]
+    budgets = ["--metric", "mine.py:top1", "--max-drop", "0.02", "--keep", "parameters=0.3"]
+    done = run("optimize", CNN, "out.onnx", *words, *budgets)
+    assert done.code == 0
+    report = json.loads(done.out)
+    metric, keep = report["plan"]["metric"], report["plan"]["keep"]
+    assert metric["name"] == "mine.py:top1"
+    assert metric["drop"] == pytest.approx(metric["final_original"] - metric["final"])
+    assert metric["drop"] <= 0.02
+    assert 0 < keep["reached"] <= 0.3
+    assert report["plan"]["budget"] is None
+    assert report["options"]["keep"] == "parameters=0.3"
+
+
 def test_a_pipe_gets_json_and_nothing_else(tmp_path):
     words = ["optimize", str(CNN), str(tmp_path / "out.onnx"), "--no-benchmark", "--json"]
     done = subprocess.run(
@@ -164,6 +187,12 @@ def test_a_model_that_is_none_ends_with_3_and_leaves_the_target_alone(tmp_path, 
         (["--target", "moon"], 2, "--target is one of cpu"),
         (["--max-error", "-1"], 2, "--max-error is"),
         (["--max-error", "nan"], 2, "--max-error is"),
+        (["--max-drop", "0.1"], 2, "--max-drop needs --metric"),
+        (["--metric", "agreement"], 2, "--metric needs --max-drop"),
+        (["--metric", "absent.py:f", "--max-drop", "0.1"], 2, "no file absent.py"),
+        (["--keep", "macs=2"], 2, "--keep is a share over 0 and at most 1"),
+        (["--keep", "size=0.5"], 2, "--keep names one of time, bytes, macs, parameters"),
+        (["--keep", "macs=0.5", "--minimize", "bytes"], 2, "--keep says that macs must fall"),
         (["--calibration", "missing.npz"], 3, "missing.npz"),
         (["--calibration", "no_such_module:make"], 2, "no_such_module"),
     ],
