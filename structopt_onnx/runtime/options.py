@@ -125,7 +125,10 @@ def session_options(settings: SessionSettings) -> ort.SessionOptions:
 
 
 def open_session(
-    source: Path | bytes, name: str, settings: SessionSettings
+    source: Path | bytes,
+    name: str,
+    settings: SessionSettings,
+    weights: Mapping[str, ort.OrtValue] | None = None,
 ) -> ort.InferenceSession:
     """Open a session on the provider asked for, without onnxruntime's silent fallback.
 
@@ -137,6 +140,8 @@ def open_session(
         What to call the model in an error.
     settings
         How it shall run.
+    weights
+        Data of initializers that are external in the model; to be kept as long as the session.
 
     Raises
     ------
@@ -148,6 +153,8 @@ def open_session(
     if isinstance(source, Path) and not source.is_file():
         raise ModelError(f"{name}: no such model file")
     options = session_options(settings)
+    if weights:
+        options.add_external_initializers(list(weights), list(weights.values()))
     with naming(name, "load"):
         session = ort.InferenceSession(
             str(source) if isinstance(source, Path) else source,

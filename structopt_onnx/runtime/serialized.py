@@ -1,26 +1,36 @@
-"""A model in memory as something onnxruntime can open: bytes, or a file where bytes end."""
+"""A model in memory as something onnxruntime can open, its weights shared and not copied."""
 
 from __future__ import annotations
 
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import onnx
-import onnx_ir as ir
+import onnxruntime as ort
 
-from structopt_onnx.model.saving import save, to_proto
+from structopt_onnx.model.encoding import SHARED_TYPES, to_proto_and_arrays
+from structopt_onnx.model.saving import save
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    import onnx_ir as ir
+
 # Protocol buffers end at 2 GiB; far below that, a file spares two copies of the weights.
 _LARGE_BYTES = 1 << 30
+# Smaller weights travel in the model: onnxruntime looks at some of them, such as shapes.
+_SHARED_BYTES = 1 << 14
+
+Weights: TypeAlias = dict[str, ort.OrtValue]
+"""Data of external initializers by name, on the arrays of the model itself."""
 
 
 @contextmanager
-def serialized(model: ir.Model, edit: Callable[[onnx.ModelProto], None]) -> Iterator[Path | bytes]:
+def serialized(
+    model: ir.Model, edit: Callable[[onnx.ModelProto], None]
+) -> Iterator[tuple[Path | bytes, Weights]]:
     """Give a model to onnxruntime.
 
     Parameters
@@ -33,12 +43,15 @@ def serialized(model: ir.Model, edit: Callable[[onnx.ModelProto], None]) -> Iter
     Yields
     ------
     bytes or Path
-        The serialized model, or for a large one a file with external data that is gone after.
+        The serialized model. Where what can't be shared is large, a file that is gone after.
+    dict
+        The large weights, to be kept as long as a session that uses them.
     """
-    if _weight_bytes(model) < _LARGE_BYTES:
-        proto = to_proto(model)
+    if _inline_bytes(model) < _LARGE_BYTES:
+        proto, arrays = to_proto_and_arrays(model, _SHARED_BYTES)
         edit(proto)
-        yield proto.SerializeToString()
+        shared = {name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in arrays.items()}
+        yield proto.SerializeToString(), shared
         return
     with TemporaryDirectory(prefix="structopt-onnx-", ignore_cleanup_errors=True) as folder:
         path = Path(folder) / "model.onnx"
@@ -46,14 +59,16 @@ def serialized(model: ir.Model, edit: Callable[[onnx.ModelProto], None]) -> Iter
         proto = onnx.load(path, load_external_data=False)
         edit(proto)
         path.write_bytes(proto.SerializeToString())
-        yield path
+        yield path, {}
 
 
-def _weight_bytes(model: ir.Model) -> int:
-    """Sum up the bytes of the initializers; quick, where an exact size would cost a copy."""
+def _inline_bytes(model: ir.Model) -> int:
+    """Sum up the bytes of the initializers that can't be shared: of subgraphs, of odd types."""
     return sum(
         value.const_value.nbytes
         for graph in model.graphs()
         for value in graph.initializers.values()
-        if value.const_value is not None and value.const_value.dtype != ir.DataType.STRING
+        if value.const_value is not None
+        and value.const_value.dtype.name != "STRING"
+        and (graph is not model.graph or value.const_value.dtype not in SHARED_TYPES)
     )

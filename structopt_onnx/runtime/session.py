@@ -13,7 +13,7 @@ import onnxruntime as ort
 
 from structopt_onnx.errors import DataError, ModelError
 from structopt_onnx.runtime.options import CPU, Provider, SessionSettings, naming, open_session
-from structopt_onnx.runtime.serialized import serialized
+from structopt_onnx.runtime.serialized import Weights, serialized
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,6 +74,8 @@ class Session:
     ----------
     model
         A model file, a serialized model without external data, or a model in memory.
+    weights
+        With a serialized model: data of initializers that are external in it.
     optimize
         All of onnxruntime's graph optimizations, or none.
     threads
@@ -113,6 +115,7 @@ class Session:
         self,
         model: Path | bytes | ir.Model,
         *,
+        weights: Weights | None = None,
         optimize: bool = True,
         threads: int = 1,
         libraries: Sequence[Path] = (),
@@ -122,6 +125,7 @@ class Session:
         profile_prefix: Path | None = None,
     ) -> None:
         self.name = name or _name(model)
+        self._weights: Weights = {}
         settings = SessionSettings(
             optimize=optimize,
             threads=threads,
@@ -130,10 +134,12 @@ class Session:
             profile_prefix=profile_prefix,
         )
         if isinstance(model, ir.Model):
-            with serialized(model, lambda proto: _expose(proto, outputs or ())) as source:
-                self._session = open_session(source, self.name, settings)
+            with serialized(model, lambda proto: _expose(proto, outputs or ())) as (source, held):
+                self._session = open_session(source, self.name, settings, held)
+            self._weights = held  # the session reads them where they are
         else:
-            self._session = open_session(model, self.name, settings)
+            self._weights = weights or {}
+            self._session = open_session(model, self.name, settings, self._weights)
         self.inputs = tuple(_info(node) for node in self._session.get_inputs())
         self.overridable = tuple(
             _info(node) for node in self._session.get_overridable_initializers()

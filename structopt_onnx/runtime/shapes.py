@@ -56,9 +56,10 @@ def observed_shapes(
     """
     names = _Names()
     with TemporaryDirectory(prefix="structopt-onnx-", ignore_cleanup_errors=True) as folder:
-        with serialized(model, names.prepare) as source:
+        with serialized(model, names.prepare) as (source, weights):
             session = Session(
                 source,
+                weights=weights,
                 optimize=False,
                 libraries=libraries,
                 name=f"model {model.graph.name!r}",
