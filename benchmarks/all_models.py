@@ -78,6 +78,8 @@ def row(task: Task, max_error: float | None, work: Path, *, with_metric: bool) -
     lossy = sum(entry.option is not None for entry in report.applied)
     validation = report.validation
     error = "-" if validation is None else f"{validation.exact.error:.2g}"
+    if report.plan is not None and report.plan.predicted is not None:
+        error += f" (predicted {report.plan.predicted:.2g})"
     if report.plan is not None and report.plan.nearest_miss is not None:
         site, miss = report.plan.nearest_miss
         error += f" (best option missed: {site}, {miss:.2g})"

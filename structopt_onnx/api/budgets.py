@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from structopt_onnx.api.bench import Bench
     from structopt_onnx.api.keep import Keep
+    from structopt_onnx.api.options import OptimizeOptions
     from structopt_onnx.api.trials import Trial, Trials
     from structopt_onnx.rewriting.cost import Cost
 
@@ -19,9 +20,9 @@ _MARGIN = 0.9
 # How far one plan that missed may move the budget.
 _LEAST_SCALE = 0.5
 # A metric's budget of error is looked for between the ceiling and this share of it: by halving
-# the interval's logarithm so often, and so often again after the sites near the plan are probed.
+# the interval's logarithm so often, and so often again, around it, after sites were reprobed.
 _SMALLEST = 1 / 1024
-_HALVINGS = (6, 3)
+_HALVINGS, _HALVINGS_AROUND = 6, 4
 _AROUND = 1.5
 
 
@@ -61,38 +62,51 @@ def within_error(trials: Trials, budget: float) -> Trial | None:
 def within_metric(bench: Bench, trials: Trials, ceiling: float) -> Trial | None:
     """Find the largest error whose plan passes the task metric, by bisection below `ceiling`.
 
-    At most eleven plans are measured. When the interval is small the heaviest sites of the plan
-    found are probed at its options, and the search goes on around it.
+    At most twelve plans are measured. When the interval is small, the heaviest sites of the best
+    plan that passed and of the last that did not are probed at the options chosen, and the search
+    goes on around the interval.
     """
-    best: Trial | None = None
+    search = _Bisection(bench.options, trials)
+    low, high = search.narrow(ceiling * _SMALLEST, ceiling, _HALVINGS)
+    if search.failed is not None and not trials.over():
+        for trial in (search.best, search.failed):
+            if trial is not None:
+                trials.reprobe(trial.plan)
+        search.narrow(low / _AROUND, min(ceiling, high * _AROUND), _HALVINGS_AROUND)
+    return search.best
 
-    def passes(budget: float) -> bool:
-        nonlocal best
-        chosen = trials.planning.choose(budget**2)
-        if not any_of(chosen):
-            return True
-        trial = trials.of(chosen)
-        if not trial.measured.within(bench.options):
-            return False
-        if not trial.empty and (best is None or _cheaper(trials, trial, best)):
-            best = trial
-        return True
 
-    low, high = ceiling * _SMALLEST, ceiling
-    for halvings in _HALVINGS:
-        if trials.over() or passes(high):
-            break
+class _Bisection:
+    """Tries budgets of error, and keeps the cheapest plan that passes and the last that fails."""
+
+    def __init__(self, options: OptimizeOptions, trials: Trials) -> None:
+        self._options = options
+        self._trials = trials
+        self.best: Trial | None = None
+        self.failed: Trial | None = None
+
+    def narrow(self, low: float, high: float, halvings: int) -> tuple[float, float]:
+        """Halve the logarithm of an interval so often, unless all of it passes."""
+        if self._passes(high):
+            return high, high
         for _ in range(halvings):
             middle = math.sqrt(low * high)
-            if trials.over():
+            if self._trials.over():
                 break
-            low, high = (middle, high) if passes(middle) else (low, middle)
-        if best is None:
-            break
-        trials.reprobe(best.plan)
-        around = trials.planning.predicted(best.plan.chosen)
-        low, high = around / _AROUND, min(ceiling, around * _AROUND)
-    return best
+            low, high = (middle, high) if self._passes(middle) else (low, middle)
+        return low, high
+
+    def _passes(self, budget: float) -> bool:
+        chosen = self._trials.planning.choose(budget**2)
+        if not any_of(chosen):
+            return True
+        trial = self._trials.of(chosen)
+        if not trial.measured.within(self._options):
+            self.failed = trial
+            return False
+        if not trial.empty and (self.best is None or _cheaper(self._trials, trial, self.best)):
+            self.best = trial
+        return True
 
 
 def for_cost(bench: Bench, trials: Trials, keep: Keep, exact: Cost) -> tuple[Trial | None, str]:

@@ -35,13 +35,13 @@ class Measured:
     metric, original
         The task metric of the candidate and of the original; None without a metric.
     decisions
-        What the built-in agreement counted, by output.
+        For the built-in agreement: output, what counts as a decision there, and how many.
     """
 
     error: float
     metric: float | None = None
     original: float | None = None
-    decisions: tuple[tuple[str, str], ...] = ()
+    decisions: tuple[tuple[str, str, int], ...] = ()
 
     @property
     def drop(self) -> float | None:
@@ -132,7 +132,7 @@ class Judge:
         shares = {name: share for name, c in counts.items() if (share := c.share()) is not None}
         if not shares:
             raise UsageError(f"metric {task.name}: no output decides anything")
-        decisions = tuple((name, counts[name].decision) for name in shares)
+        decisions = tuple((n, counts[n].decision, counts[n].decisions) for n in shares)
         return Measured(error, min(shares.values()), original, decisions)
 
     def _metric_of_original(self) -> float | None:

@@ -55,6 +55,13 @@ def _about_samples(bench: Bench, plan: PlanReport | None, delivery: Delivery) ->
                 f"output '{output.name}' is judged by the share of samples that differ: "
                 f"{output.samples} samples can't show a share as small as {plan.budget:g}"
             )
+    metric = plan.metric
+    for name, _, number in metric.decisions if metric is not None else ():
+        if metric is not None and 0 < metric.max_drop < 1 / number:
+            yield (
+                f"{number} decisions at output '{name}' can't show a drop as small as "
+                f"{metric.max_drop:g}: give more samples"
+            )
     thin = [site for site in plan.sites if 0 < site.support < _ENOUGH_SUPPORT]
     if thin:
         worst = min(thin, key=lambda site: site.support)

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 # Undoing goes a little further than asked, to look at the final part as rarely as possible.
 _MARGIN = 0.9
-# A task metric says not by how much a plan is too bold: each look takes half of its squared error.
-_STEP_BACK = 0.5
+# A task metric says not by how much a plan is too bold: each look asks for a little less error.
+_STEP_BACK = 0.7
 _MOST_LOOKS = 8
 _MOST_TOLD = 4
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from structopt_onnx.report.figures import error, plural
+from structopt_onnx.report.figures import count, error, plural, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,8 +62,11 @@ def budgets_text(plan: PlanReport) -> str:
 def decision_lines(metric: MetricReport | None) -> Iterator[str]:
     """Say what the built-in agreement counted as a decision."""
     if metric is not None and metric.decisions:
-        counted = ", ".join(f"{decision} of {output}" for output, decision in metric.decisions)
-        yield f"{metric.name} counts decisions: {counted}; the worst output tells"
+        counted = ", ".join(
+            f"{decision} of {shown(output)} ({count(number)} of them)"
+            for output, decision, number in metric.decisions
+        )
+        yield f"decisions counted by {metric.name}: {counted}; the worst output tells"
 
 
 def error_line(plan: PlanReport) -> str:

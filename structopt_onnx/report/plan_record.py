@@ -84,7 +84,8 @@ class MetricReport:
     probe, probe_original, final, final_original
         Its values with and without the plan on both parts; None when nothing was applied.
     decisions
-        For the built-in agreement: output, and what counts as a decision there.
+        For the built-in agreement: output, what counts as a decision there, and how many were
+        counted on the final part.
     """
 
     name: str
@@ -93,7 +94,7 @@ class MetricReport:
     probe_original: float | None = None
     final: float | None = None
     final_original: float | None = None
-    decisions: tuple[tuple[str, str], ...] = ()
+    decisions: tuple[tuple[str, str, int], ...] = ()
 
     @property
     def drop(self) -> float | None:

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+LAST_AXIS = "largest along the last axis"
+AXIS_1 = "largest along axis 1"
+
 _SUM_OF_SHARES = 1e-2
 """How far a row of probabilities may be from a sum of 1."""
 
@@ -83,10 +86,16 @@ class DecisionAgreement:
         if not self._floats:
             return "each value"
         if self._shares or (self._last and not self._image):
-            return "largest along the last axis"
+            return LAST_AXIS
         if self._channels:
-            return "largest along axis 1"
+            return AXIS_1
         return "side of 0.5" if self._unit else "sign"
+
+    @property
+    def decisions(self) -> int:
+        """Number of decisions compared."""
+        rows = {LAST_AXIS: self._rows.rows, AXIS_1: self._by_channel.rows}
+        return rows.get(self.decision, self._count)
 
     def share(self) -> float | None:
         """Share of equal decisions; None where there was nothing to decide."""
@@ -96,8 +105,8 @@ class DecisionAgreement:
             "each value": self._half / self._count,
             "side of 0.5": self._half / self._count,
             "sign": self._sign / self._count,
-            "largest along the last axis": self._rows.share(),
-            "largest along axis 1": self._by_channel.share(),
+            LAST_AXIS: self._rows.share(),
+            AXIS_1: self._by_channel.share(),
         }[self.decision]
 
 

@@ -46,6 +46,11 @@ class ClassAgreement:
             self._rows += len(p)
             self._agreeing += int(np.count_nonzero(chosen == p.max(axis=1)))
 
+    @property
+    def rows(self) -> int:
+        """Number of rows compared."""
+        return self._rows
+
     def share(self) -> float | None:
         """Share of agreeing rows; None where the output does not look like classes."""
         if len(self._sizes) != 1 or self._rows == 0:

@@ -59,7 +59,7 @@ def test_decisions_agree_on_the_final_part(shrink, mlp, tmp_path):
     assert 1 - agreeing <= 0.03
     assert found.final == pytest.approx(agreeing)
     assert found.final_original == 1
-    assert found.decisions == (("logits", "largest along the last axis"),)
+    assert found.decisions == (("logits", "largest along the last axis", 72),)
     assert report.plan.budget is None
     assert report.after.cost.parameters < 0.3 * report.before.cost.parameters
     text = " ".join(str(report).split())
@@ -98,6 +98,14 @@ def test_a_metric_in_a_file(shrink, tmp_path):
     assert report.plan.metric.name == f"{path}:steady"
     assert report.plan.metric.drop == 0
     assert report.after.cost.parameters < 0.2 * report.before.cost.parameters
+
+
+def test_a_drop_finer_than_the_samples_is_warned_about(shrink):
+    report = shrink(metric="agreement:logits", max_drop=0.005)
+    assert report.plan.metric.drop == 0
+    assert "72 decisions at output 'logits' can't show a drop as small as 0.005" in " ".join(
+        report.warnings
+    )
 
 
 def test_a_metric_and_an_error_hold_both(shrink):

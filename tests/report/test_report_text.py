@@ -70,7 +70,7 @@ def test_a_prediction_says_what_an_undone_plan_taught(make):
     ) in text
 
 
-METRIC = MetricReport("agreement", 0.005, 1.0, 1.0, 0.9983, 1.0, (("y", "side of 0.5"),))
+METRIC = MetricReport("agreement", 0.005, 1.0, 1.0, 0.9983, 1.0, (("y", "side of 0.5", 1600),))
 KEEP = KeepReport("parameters", 0.5, 0.4951, 0.31)
 
 
@@ -86,7 +86,10 @@ def test_budgets_of_every_kind_have_their_lines(make):
     ) in text
     whole = " ".join(render_text(report).split())
     assert "for time, keep parameters=0.5, metric agreement within 0.005 weight" in whole
-    assert "agreement counts decisions: side of 0.5 of y; the worst output tells" in whole
+    assert (
+        "decisions counted by agreement: side of 0.5 of y (1,600 of them); the worst output"
+        in whole
+    )
 
 
 def test_budgets_that_nothing_met_say_what_was_in_the_way(make):

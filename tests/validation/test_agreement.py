@@ -56,4 +56,10 @@ def test_one_run_out_of_the_unit_interval_makes_signs_the_decisions():
     counter = DecisionAgreement(("N", 1))
     for value, other in ((0.2, 0.7), (3.0, 2.0)):
         counter.update(np.float32([[value]]), np.float32([[other]]))
-    assert (counter.decision, counter.share()) == ("sign", 1.0)
+    assert (counter.decision, counter.share(), counter.decisions) == ("sign", 1.0, 2)
+
+
+def test_decisions_are_rows_where_they_are_classes():
+    counter = DecisionAgreement(("N", 3))
+    counter.update(LOGITS, LOGITS)
+    assert counter.decisions == 2

@@ -233,3 +233,20 @@ def test_budgets_that_are_none(build, budget, says):
         validate_models(
             build(NEG), build(NEG), normal(1), max_error=budget, exactness=Exactness.LOSSY
         )
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_without_a_limit_numbers_may_differ_but_nothing_else(build, case):
+    original, candidate, outputs = WRONG[case]
+    common = CONSTANTS | outputs
+    result = validate_models(
+        build(original, **common),
+        build(candidate, **common),
+        normal(),
+        exactness=Exactness.LOSSY,
+        unlimited=True,
+    )
+    broken = {"nan", "transposed", "emptied", "another shape", "infinity of other sign"}
+    assert result.passed == (case not in broken)
+    told = "no error limit was set: shapes, types and NaN were checked"
+    assert told in result.shipped.notes
