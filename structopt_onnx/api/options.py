@@ -11,7 +11,7 @@ from structopt_onnx.api.metric import TaskMetric
 from structopt_onnx.errors import UsageError
 from structopt_onnx.passes import catalogue
 from structopt_onnx.rewriting.cost import Objective
-from structopt_onnx.rewriting.pipeline import parse_pipeline
+from structopt_onnx.rewriting.pipeline import parse_pipeline, whole_pipeline
 from structopt_onnx.rewriting.target import TARGETS
 
 if TYPE_CHECKING:
@@ -48,7 +48,8 @@ class OptimizeOptions:
     tolerate
         Share by which measured time may rise when something else is minimized.
     target
-        Where the model will run.
+        Where the model will run: ``cpu``, or ``nnapi``, ``coreml`` or ``qnn``, which are known by
+        the operators that they list. Validation and measurement use the CPU whatever it is.
     only, skip
         Globs over node names.
     seed
@@ -168,8 +169,8 @@ class OptimizeOptions:
         }
 
     def steps(self) -> tuple[Step, ...]:
-        """Return the steps of the pipeline."""
-        known = catalogue()
+        """Return the steps of the pipeline; those that have a target are given the run's."""
+        known, shared = catalogue(), {"target": self.target}
         if self.passes is not None:
-            return parse_pipeline(self.passes, known)
-        return tuple(step() for step in known.values())
+            return parse_pipeline(self.passes, known, shared)
+        return whole_pipeline(known, shared)

@@ -180,7 +180,10 @@ Tolerate = Annotated[
     ),
 ]
 TargetName = Annotated[
-    str, typer.Option("--target", metavar="NAME", help="Where the model will run.")
+    str,
+    typer.Option(
+        "--target", metavar="NAME", help="Where the model will run: cpu, nnapi, coreml or qnn."
+    ),
 ]
 Only = Annotated[
     list[str] | None,

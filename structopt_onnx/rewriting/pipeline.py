@@ -57,7 +57,21 @@ class _Reader:
         return self.at >= len(self.text)
 
 
-def parse_pipeline(text: str, catalogue: Mapping[str, type[Step]]) -> tuple[Step, ...]:
+def whole_pipeline(
+    catalogue: Mapping[str, type[Step]], shared: Mapping[str, str]
+) -> tuple[Step, ...]:
+    """Return every step of a catalogue, with the shared options that it has."""
+    return tuple(step(**_shared(step, shared)) for step in catalogue.values())
+
+
+def _shared(step: type[Step], shared: Mapping[str, str]) -> dict[str, Any]:
+    known = {option.name for option in fields(step)}
+    return {name: value for name, value in shared.items() if name in known}
+
+
+def parse_pipeline(
+    text: str, catalogue: Mapping[str, type[Step]], shared: Mapping[str, str] | None = None
+) -> tuple[Step, ...]:
     """Read pipeline text.
 
     Parameters
@@ -66,6 +80,9 @@ def parse_pipeline(text: str, catalogue: Mapping[str, type[Step]]) -> tuple[Step
         Such as ``share-initializers,factor-matmul{rank_multiple=16}``.
     catalogue
         Step classes by name.
+    shared
+        Options of the run, such as the target, for the steps that have them; what the text gives
+        goes first.
 
     Raises
     ------
@@ -73,21 +90,22 @@ def parse_pipeline(text: str, catalogue: Mapping[str, type[Step]]) -> tuple[Step
         Pointing at the character where the text stops making sense.
     """
     reader = _Reader(text)
-    steps = [_step(reader, catalogue)]
+    steps = [_step(reader, catalogue, shared or {})]
     while reader.accept(","):
-        steps.append(_step(reader, catalogue))
+        steps.append(_step(reader, catalogue, shared or {}))
     if not reader.ended():
         raise reader.fail(f"expected ',' or the end, found '{text[reader.at]}'")
     return tuple(steps)
 
 
-def _step(reader: _Reader, catalogue: Mapping[str, type[Step]]) -> Step:
+def _step(reader: _Reader, catalogue: Mapping[str, type[Step]], shared: Mapping[str, str]) -> Step:
     name, start = reader.take(_NAME, "the name of a pass")
     if name not in catalogue:
         raise reader.fail(f"no pass '{name}'; there are: {', '.join(catalogue)}", start)
     step = catalogue[name]
     known = {option.name: option for option in fields(step)}
     options = _options(reader, step, known) if reader.accept("{") else {}
+    options = _shared(step, shared) | options
     missing = [f.name for f in known.values() if f.default is MISSING and f.name not in options]
     if missing:
         raise reader.fail(f"'{name}' needs option '{missing[0]}'")

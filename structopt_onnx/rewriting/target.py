@@ -5,10 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
+import onnx_ir as ir
+
+from structopt_onnx.rewriting.operator_tables import COREML, NNAPI, QNN
+
 if TYPE_CHECKING:
     from structopt_onnx.rewriting.cost import Cost
 
 _MULTIPLES = 2
+_RECURRENT = {"RNN", "GRU", "LSTM"}
 
 
 class Target(Protocol):
@@ -27,6 +32,25 @@ class Target(Protocol):
     @property
     def conv_rank_multiple(self) -> int:
         """Channels of convolutions at other values cost as much as the next multiple."""
+        ...
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether a time measured here, on the CPU provider, is a time of the target."""
+        ...
+
+    def supports(self, op_type: str, opset: int, dtype: ir.DataType | None) -> bool:
+        """Whether the target has an operator.
+
+        Parameters
+        ----------
+        op_type
+            Name of the operator, as ``domain:Name`` where it is not of the default domain.
+        opset
+            Version of its domain.
+        dtype
+            Of its data; None where unknown.
+        """
         ...
 
     def seconds(self, cost: Cost) -> float:
@@ -59,6 +83,19 @@ class CpuTarget:
     bytes_per_second: float = 6e10
     seconds_per_node: float = 4e-7
 
+    @property
+    def is_measured(self) -> bool:
+        """Whether a time measured here, on the CPU provider, is a time of the target."""
+        return True
+
+    def supports(self, op_type: str, opset: int, dtype: ir.DataType | None) -> bool:
+        """Whether the provider runs an operator: all but recurrent ones in float64.
+
+        What has no float16 kernel runs between casts that the runtime inserts.
+        """
+        del opset
+        return not (op_type in _RECURRENT and dtype is ir.DataType.DOUBLE)
+
     def seconds(self, cost: Cost) -> float:
         """Predict the time of one run of a region with this static cost."""
         work = max(cost.macs / self.macs_per_second, cost.bytes / self.bytes_per_second)
@@ -80,4 +117,35 @@ class _Targets(dict[str, Target]):
         return replace(target, rank_multiple=products, conv_rank_multiple=channels)
 
 
-TARGETS: dict[str, Target] = _Targets(cpu=CpuTarget())
+@dataclass(frozen=True)
+class ListedTarget(CpuTarget):
+    """A target known by the operators that its onnxruntime provider lists.
+
+    The lists say nothing about opsets, attributes and shapes, so what they hold may still be
+    turned down on the device. Nothing better is known of its speed than the CPU's constants.
+
+    Parameters
+    ----------
+    operators
+        What it has: names of the default domain, and ``domain:Name`` of others.
+    """
+
+    operators: frozenset[str] = frozenset()
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether a time measured here, on the CPU provider, is a time of the target."""
+        return False
+
+    def supports(self, op_type: str, opset: int, dtype: ir.DataType | None) -> bool:
+        """Whether the operator is listed; none of these targets computes in float64."""
+        del opset
+        return op_type in self.operators and dtype is not ir.DataType.DOUBLE
+
+
+TARGETS: dict[str, Target] = _Targets(
+    cpu=CpuTarget(),
+    nnapi=ListedTarget("nnapi", operators=NNAPI),
+    coreml=ListedTarget("coreml", operators=COREML),
+    qnn=ListedTarget("qnn", operators=QNN),
+)
