@@ -12,6 +12,7 @@ from structopt_onnx.api.speed import compare, is_slower
 from structopt_onnx.errors import ModelError, ValidationFailed
 from structopt_onnx.model.exactness import Exactness
 from structopt_onnx.model.saving import save
+from structopt_onnx.runtime.coverage import coverage
 from structopt_onnx.validation.models import validate_models
 
 if TYPE_CHECKING:
@@ -92,6 +93,9 @@ def deliver(
 ) -> Delivery:
     """Write the boldest candidate that validates, is not larger and not slower.
 
+    For a target that is not the CPU, the CPU's time is reported and decides nothing, and a file
+    may be larger when more of it can run on the target.
+
     Parameters
     ----------
     bench
@@ -148,7 +152,8 @@ def _write(bench: Bench, delivery: Delivery, judged: Samples, most_bytes: int | 
         delivery.size = bench.size(model, path)
         size = delivery.size.file_bytes
         # A data file of its own, when asked for, takes a few bytes more for every weight.
-        if most_bytes is not None and size > most_bytes and not bench.options.external_data:
+        too_large = most_bytes is not None and size > most_bytes
+        if too_large and not bench.options.external_data and not _reaches_further(bench, model):
             raise _TooLargeError(f"larger than the original: {size:,} bytes of {most_bytes:,}")
         _check(bench, delivery, path, judged)
 
@@ -218,10 +223,18 @@ def _check_budgets(bench: Bench, delivery: Delivery, path: Path, judged: Samples
             raise _RejectedError(delivery.measured.excess(bench.options))
 
 
+def _reaches_further(bench: Bench, model: ir.Model) -> bool:
+    """Whether more of a candidate than of the original is predicted to run on the target."""
+    before, after = coverage(bench.model, bench.target), coverage(model, bench.target)
+    return before is not None and after is not None and after.share > before.share
+
+
 def _predicted_to_pay(bench: Bench, delivery: Delivery) -> bool:
-    """Whether the static cost of the candidate is below the original's."""
+    """Whether the candidate's static cost is below the original's, or its coverage above."""
     if delivery.size is None:
         return False
+    if _reaches_further(bench, delivery.kept.model):
+        return True
     before, after = bench.cost(bench.model, bench.shapes), delivery.size.cost
     objective = bench.options.objective
     return (after.of(objective), after.nodes) < (before.of(objective), before.nodes)

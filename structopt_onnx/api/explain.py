@@ -15,6 +15,7 @@ from structopt_onnx.errors import UsageError
 from structopt_onnx.report.plan_record import KeepReport, PlanReport
 from structopt_onnx.report.record import Report
 from structopt_onnx.rewriting.pipeline import pipeline_text
+from structopt_onnx.runtime.coverage import coverage
 from structopt_onnx.runtime.machine import current
 
 if TYPE_CHECKING:
@@ -94,6 +95,8 @@ def explain(
         refused=tuple(manager.record.refused),
         samples=report if manager.statistics else replace(report, fit=0),
         plan=_plan(bench, sites) if bench.lossy_steps else None,
+        coverage_before=coverage(bench.model, bench.target),
+        coverage_after=coverage(model, bench.target),
         notes=("nothing was written, probed, validated or measured",),
         seconds=dict(bench.clock.seconds),
     )

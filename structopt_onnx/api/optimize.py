@@ -21,6 +21,7 @@ from structopt_onnx.api.speed import without_slow_steps
 from structopt_onnx.errors import UsageError
 from structopt_onnx.report.record import EstimateRow, Report, Size
 from structopt_onnx.rewriting.pipeline import pipeline_text
+from structopt_onnx.runtime.coverage import coverage
 from structopt_onnx.runtime.machine import current
 
 if TYPE_CHECKING:
@@ -135,6 +136,8 @@ def _run(bench: Bench, before: Size, output: str | Path | None) -> Result:
         validation=delivery.validation,
         comparison=delivery.comparison,
         rolled_back=delivery.rolled_back,
+        coverage_before=coverage(bench.model, bench.target),
+        coverage_after=coverage(delivery.kept.model, bench.target),
         warnings=warnings(bench, plan, delivery),
         notes=notes(bench, plan, delivery),
         seconds=dict(bench.clock.seconds),

@@ -42,10 +42,13 @@ def compare(bench: Bench, path: Path, samples: Samples) -> Comparison:
 
 
 def is_slower(bench: Bench, comparison: Comparison) -> bool:
-    """Whether a candidate is significantly slower by more than the user tolerates."""
+    """Whether a candidate is significantly slower by more than the user tolerates.
+
+    Never for a target that this machine only stands in for.
+    """
     options = bench.options
     allowed = 1.0 if options.objective == "time" else 1.0 + options.tolerate
-    ratio = comparison.ratio
+    ratio = comparison.ratio if bench.target.is_measured else None
     return comparison.verdict == "slower" and ratio is not None and ratio > allowed
 
 
@@ -61,7 +64,7 @@ def without_slow_steps(bench: Bench, exact: ExactStage, samples: Samples) -> Exa
     ExactStage
         `exact` itself when it is not slower, or can't be measured.
     """
-    while exact.manager.record.applied and not bench.clock.over():
+    while exact.manager.record.applied and bench.target.is_measured and not bench.clock.over():
         found = _timed(bench, exact.model, samples)
         if found is None or not is_slower(bench, found):
             break

@@ -70,6 +70,10 @@ def to_json(record: object) -> str:
             Null, or the paired benchmark: ``verdict``, ``reason``, ``ratio``, ``low``, ``high``,
             ``control_ratio``, timings ``a`` and ``b`` in milliseconds and bytes, the ``shapes``
             of the inputs, and ``needed_seconds`` where the time did not suffice.
+        ``coverage_before``, ``coverage_after``
+            Null for a target that has every operator, else ``nodes``, ``supported``, ``share``,
+            ``partitions``, ``unsupported`` operators, ``free_dimensions`` and ``basis``, which is
+            ``predicted``: nothing ran on the target.
         ``rolled_back``, ``warnings``, ``notes``
             Lists of lines.
         ``seconds``

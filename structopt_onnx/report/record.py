@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from structopt_onnx.rewriting.cost import Cost
     from structopt_onnx.rewriting.record import Applied, Refused
     from structopt_onnx.runtime.comparison import Comparison
+    from structopt_onnx.runtime.coverage import Coverage
     from structopt_onnx.runtime.machine import Machine
     from structopt_onnx.validation.models import ModelValidation
 
@@ -114,6 +115,8 @@ class Report:
         The check of the saved file against the original.
     comparison
         The paired benchmark; None when it was skipped.
+    coverage_before, coverage_after
+        What the target's provider is predicted to take; None for a target that has every operator.
     rolled_back
         What was taken back after validation or measurement, with the reason, a line each.
     warnings
@@ -139,6 +142,8 @@ class Report:
     estimate_basis: str = "weights"
     validation: ModelValidation | None = None
     comparison: Comparison | None = None
+    coverage_before: Coverage | None = None
+    coverage_after: Coverage | None = None
     rolled_back: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()

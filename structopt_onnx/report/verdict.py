@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from structopt_onnx.report.record import Report, Size
+    from structopt_onnx.runtime.coverage import Coverage
 
 
 def verdict(report: Report) -> tuple[str, ...]:
@@ -46,6 +47,7 @@ def _lines(report: Report) -> Iterator[str]:
     changed = change(before.file_bytes, after.file_bytes)
     shares = "" if changed == "same" else f" ({changed})"
     yield f"{report.source}{target}: {sizes}{shares}{_counts(before, after)}"
+    yield from _coverage(report)
     if is_explanation(report):
         yield _explanation(report)
         return
@@ -60,6 +62,21 @@ def _lines(report: Report) -> Iterator[str]:
         yield speed_summary(report.comparison, "--benchmark-seconds")
     elif report.applied:
         yield "speed not measured"
+
+
+def _coverage(report: Report) -> Iterator[str]:
+    before, after = report.coverage_before, report.coverage_after
+    if before is None or after is None:
+        return
+    yield (
+        f"predicted for {after.target}: {_taken(before)} -> {_taken(after)}, by the operators that "
+        "onnxruntime lists for it"
+    )
+
+
+def _taken(coverage: Coverage) -> str:
+    pieces = plural(coverage.partitions, "partition")
+    return f"{count(coverage.supported)} of {plural(coverage.nodes, 'node')} in {pieces}"
 
 
 def _explanation(report: Report) -> str:
@@ -104,6 +121,7 @@ def _validation(report: Report) -> Iterator[str]:
 
 def _caveats(report: Report) -> Iterator[str]:
     yield from report.warnings
+    yield from _about_target(report)
     samples, lossy = report.samples, is_lossy(report)
     if samples.synthetic and lossy:
         yield (
@@ -120,4 +138,23 @@ def _caveats(report: Report) -> Iterator[str]:
         yield (
             "errors may be understated: the parts are contiguous blocks of the data, not "
             "different sources"
+        )
+
+
+def _about_target(report: Report) -> Iterator[str]:
+    """Say what a run on this machine does not show of a target that is not here."""
+    after = report.coverage_after
+    if after is None:
+        return
+    if report.comparison is not None:
+        yield (
+            f"time was measured on the CPU, not on {after.target}, and is no reason there to keep "
+            "or to drop a rewrite"
+        )
+    if after.unsupported:
+        yield f"{after.target} does not list {', '.join(after.unsupported)}"
+    if after.free_dimensions:
+        yield (
+            f"inputs have free dimensions, counted as fixed here: {after.target} takes few or no "
+            "nodes of free size"
         )
