@@ -66,3 +66,40 @@ def test_the_program_stays_as_it_was():
         program, minimize="parameters", max_error=1e-3, allow_synthetic=True, benchmark=False
     )
     assert program.model_proto.SerializeToString() == before
+
+
+class Tagger(torch.nn.Module):
+    """A recurrent encoder with an output per step and the last layer's state."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.encoder = torch.nn.LSTM(8, 16, 2, bidirectional=True, batch_first=True)
+        self.head = torch.nn.Linear(32, 5)
+
+    def forward(self, x):
+        steps, (state, _) = self.encoder(x)
+        return self.head(steps), state[-1]
+
+
+@pytest.mark.parametrize("dynamo", [True, False])
+def test_what_exporters_put_around_recurrences_goes(tmp_path, dynamo: bool):
+    module, x, path = Tagger().eval(), torch.randn(3, 7, 8), tmp_path / "in.onnx"
+    free = (
+        {"dynamic_shapes": ({0: torch.export.Dim("batch")},)}
+        if dynamo
+        else {"dynamic_axes": {"x": {0: "batch"}}}
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporters' own deprecations
+        torch.onnx.export(
+            module, (x,), path, input_names=["x"], output_names=["y", "h"],
+            dynamo=dynamo, verbose=False, **free,
+        )  # fmt: skip
+    report = so.optimize(path, tmp_path / "out.onnx", benchmark=False).report
+    # Two layers, three transposes, two merges of directions, a linear layer, a choice of state.
+    assert report.after.cost.nodes == 10 < report.before.cost.nodes
+    expected = module(x)
+    found = Session(tmp_path / "out.onnx").run({"x": x.numpy()})
+    for name, tensor in zip(("y", "h"), expected, strict=True):
+        np.testing.assert_allclose(found[name], tensor.detach().numpy(), atol=1e-5)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 # From this opset on a Split without sizes says how many parts it makes.
 _SPLIT_COUNTS = 18
+# From this opset on the axes of Squeeze are an input.
+_AXES_ARE_INPUTS = 13
 
 
 class Subgraph:
@@ -25,18 +27,18 @@ class Subgraph:
     ----------
     prefix
         Goes before the names of everything new.
-    dtype
-        Of the constants.
     opset
         Version of the default domain.
+    dtype
+        Of the constants, but for whole numbers.
     """
 
-    def __init__(self, prefix: str, dtype: ir.DataType, opset: int) -> None:
+    def __init__(self, prefix: str, opset: int, dtype: ir.DataType = ir.DataType.FLOAT) -> None:
         self.nodes: list[NewNode] = []
         self._prefix = prefix
         self._dtype = dtype
         self._opset = opset
-        self._shared: dict[tuple[str, tuple[float, ...]], Fresh] = {}
+        self._shared: dict[tuple[str, float | tuple[int, ...]], Fresh] = {}
 
     def add(self, op_type: str, *inputs: Operand, name: str, **attributes: AttributeValue) -> Fresh:
         """Add a node with one output and return that."""
@@ -65,6 +67,12 @@ class Subgraph:
         """Reshape a value; -1 is what is left over, 0 the dimension that stood there."""
         return self.add("Reshape", value, self.integers(dims), name=name)
 
+    def squeeze(self, value: Operand, axis: int, *, name: str) -> Fresh:
+        """Take out an axis of size 1."""
+        if self._opset < _AXES_ARE_INPUTS:
+            return self.add("Squeeze", value, name=name, axes=(axis,))
+        return self.add("Squeeze", value, self.integers((axis,)), name=name)
+
     def constant(self, array: np.ndarray, name: str) -> Fresh:
         """Make a constant of the edit's type."""
         data = np.ascontiguousarray(array, self._dtype.numpy())
@@ -72,15 +80,15 @@ class Subgraph:
 
     def scalar(self, value: float) -> Fresh:
         """Return the constant of a number, the same one each time."""
-        key = ("scalar", (value,))
+        key = ("scalar", value)
         if key not in self._shared:
             self._shared[key] = self.constant(np.asarray(value), "scalar")
         return self._shared[key]
 
-    def integers(self, values: tuple[int, ...]) -> Fresh:
+    def integers(self, values: int | tuple[int, ...]) -> Fresh:
         """Return the constant of whole numbers, int64, the same one each time."""
         key = ("integers", values)
         if key not in self._shared:
             tensor = ir.tensor(np.asarray(values, np.int64))
-            self._shared[key] = Fresh(f"{self._prefix}/shape", tensor)
+            self._shared[key] = Fresh(f"{self._prefix}/integers", tensor)
         return self._shared[key]

@@ -160,7 +160,7 @@ class UnrollRecurrence(NodePass[Found]):
         """Describe the edit."""
         del facts
         node, steps, ways = match.node, match.steps, match.directions
-        graph = Subgraph(node.name or node.op_type, match.dtype, match.opset)
+        graph = Subgraph(node.name or node.op_type, match.opset, match.dtype)
         features = ways[0].input_weight.shape[1]
         x = graph.reshape(op.operand(node, op.X), (-1, features), name="X")
         states = [self._initial(graph, match, index) for index in (op.INITIAL_H, op.INITIAL_C)]
