@@ -19,6 +19,7 @@ from structopt_onnx.passes.low_rank.factor_embedding import FactorEmbedding
 from structopt_onnx.passes.low_rank.factor_matmul import FactorMatmul
 from structopt_onnx.passes.low_rank.factor_recurrent_input import FactorRecurrentInput
 from structopt_onnx.passes.recurrence.simplify_recurrent_plumbing import SimplifyRecurrentPlumbing
+from structopt_onnx.passes.recurrence.tie_recurrent_weights import TieRecurrentWeights
 from structopt_onnx.passes.recurrence.unroll_recurrence import UnrollRecurrence
 from structopt_onnx.passes.sharing.share_initializers import ShareInitializers
 from structopt_onnx.rewriting.passes import Cleanup, Pass
@@ -39,6 +40,7 @@ OWN: tuple[type[Step], ...] = (
     FactorConv,
     FactorEmbedding,
     FactorRecurrentInput,
+    TieRecurrentWeights,
 )
 GROUP = "structopt_onnx.passes"
 
