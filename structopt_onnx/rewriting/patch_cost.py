@@ -95,8 +95,10 @@ class _Known:
         """Note what the operator's inference function says about a node's outputs."""
         types: dict[str, ir.TypeAndShape] = {}
         constants: dict[str, ir.TensorProtocol] = {}
-        # Shapes hardly depend on types, which models without value_info leave out.
-        likely = next((d for i in node.inputs if (d := self.dtype(i))), ir.DataType.FLOAT)
+        # Shapes hardly depend on types, which models without value_info leave out; that of a
+        # shape or of axes beside the data is not the data's.
+        given = (self.dtype(i) for i in node.inputs)
+        likely = next((d for d in given if d and d.is_floating_point()), ir.DataType.FLOAT)
         for index, operand in enumerate(node.inputs):
             dims = self.dims(operand)
             if dims is not None:

@@ -8,6 +8,7 @@ import pytest
 from structopt_onnx.model.facts import Facts
 from structopt_onnx.model.patch import Names
 from structopt_onnx.passes.low_rank.factor_matmul import FactorMatmul
+from structopt_onnx.passes.recurrence.unroll_recurrence import UnrollRecurrence
 from structopt_onnx.passes.sharing.share_initializers import ShareInitializers
 from structopt_onnx.rewriting.cost import Cost, graph_cost, node_macs
 from structopt_onnx.rewriting.passes import Choice
@@ -193,6 +194,21 @@ def test_sharing_costs_what_it_changes(build):
     (patch,) = ShareInitializers().propose(facts.scopes[0], facts)
     predicted, real = _differences(patch, model, facts)
     assert predicted == real == Cost(parameters=-6, bytes=-24)
+
+
+def test_products_count_where_types_are_not_declared(build):
+    model = build("""
+        g (float[4,1,3] x) => (float[4,1,1,2] y)
+        <float[1,2,3] w = {1, 2, 3, 4, 5, 6}, float[1,2,2] r = {1, 2, 3, 4}> {
+          a = Relu(x)
+          y = RNN<hidden_size = 2>(a, w, r)
+        }
+    """)
+    facts = Facts(model, shapes={"a": (4, 1, 3)})
+    (patch,) = UnrollRecurrence(target="nnapi").propose(facts.scopes[0], facts)
+    before, after = patch_cost(patch, facts, CpuTarget())
+    assert before.macs == 4 * 2 * (3 + 2)
+    assert after.macs == 4 * 2 * 3 + 3 * 2 * 2  # the first step has no state to multiply
 
 
 def test_time_is_the_longer_of_arithmetic_and_reading():
