@@ -7,7 +7,8 @@ What it does
       and reshaped; with two, a shape that the graph computes becomes a constant.
     - Transposes of the output, or of what a recurrence reads, that follow each other become one
       or none: those of batch-first layers on top of each other.
-    - One layer's final state is read from the layer, not from the states of all put together.
+    - One layer's final state is read from the layer, not from the states of all put together;
+      so is the output of the step that was computed last, where there is one direction.
     - What nothing reads afterwards goes in the same edit.
 
 Why
@@ -29,6 +30,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from structopt_onnx.model.exactness import Exactness
+from structopt_onnx.passes.recurrence.last_step import from_final_state
 from structopt_onnx.passes.recurrence.operators import GATES
 from structopt_onnx.passes.recurrence.output_views import shorter_reshape, shorter_transpose
 from structopt_onnx.passes.recurrence.stacked_states import from_its_layer
@@ -47,11 +49,11 @@ if TYPE_CHECKING:
 
     Rule = Callable[[ir.Node, Scope, Facts], Patch | Refusal | None]
 
-_RULES: dict[str, Rule] = {
-    **dict.fromkeys(GATES, without_zero_states),
-    "Reshape": shorter_reshape,
-    "Transpose": shorter_transpose,
-    "Gather": from_its_layer,
+_RULES: dict[str, tuple[Rule, ...]] = {
+    **dict.fromkeys(GATES, (without_zero_states,)),
+    "Reshape": (shorter_reshape,),
+    "Transpose": (shorter_transpose,),
+    "Gather": (from_its_layer, from_final_state),
 }
 
 
@@ -69,7 +71,6 @@ class SimplifyRecurrentPlumbing(Pass):
     def propose(self, scope: Scope, facts: Facts) -> Iterator[Patch | Refusal]:
         """Yield what the rules have to say about each node."""
         for node in scope.graph:
-            rule = _RULES.get(node.op_type) if node.domain == "" else None
-            found = None if rule is None else rule(node, scope, facts)
-            if found is not None:
-                yield found
+            rules = _RULES.get(node.op_type, ()) if node.domain == "" else ()
+            found = (rule(node, scope, facts) for rule in rules)
+            yield from (proposal for proposal in found if proposal is not None)
