@@ -157,8 +157,8 @@ def test_what_cannot_be_timed_alone_is_left_out(build, text):
 def test_unknown_shapes_are_left_out(build):
     model = build("g (float x) => (float y) { t = Relu(x)\n y = Abs(t) }")
     facts = _facts(model)
-    node = list(facts.scopes[0].graph)[1]
-    node.inputs[0].shape = None
+    first, node = facts.scopes[0].graph
+    first.inputs[0].shape = node.inputs[0].shape = None
     out = Fresh("out")
     edit = Edit(
         (node,), (NewNode("Neg", (node.inputs[0],), (out,)),), rewire={node.outputs[0]: out}
