@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 import onnx
 import onnx_ir as ir
 from onnx import TensorProto
@@ -19,8 +18,6 @@ from structopt_onnx.model.tensors import TensorSite, graphs, replace_tensors
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    import numpy.typing as npt
-
 PROTOBUF_LIMIT = 2**31 - 1
 """Bytes that one ONNX file can have."""
 
@@ -28,19 +25,6 @@ SIZE_MARGIN = 2**16
 """Bytes that `Skeleton.size` may be short by."""
 
 _CHUNK_BYTES = 2**22
-_NOWHERE = "in memory"
-SHARED_TYPES = frozenset(
-    {
-        ir.DataType.FLOAT,
-        ir.DataType.DOUBLE,
-        ir.DataType.FLOAT16,
-        ir.DataType.INT8,
-        ir.DataType.UINT8,
-        ir.DataType.INT32,
-        ir.DataType.INT64,
-    }
-)
-"""Types that numpy knows by itself and holds as ONNX does."""
 _SMALL_BYTES = 1024  # the entry of external data itself takes about 100
 
 
@@ -67,44 +51,6 @@ def to_proto(model: ir.Model) -> onnx.ModelProto:
             " save it with external data"
         )
     return skeleton.fill()
-
-
-def to_proto_and_arrays(
-    model: ir.Model, least_bytes: int
-) -> tuple[onnx.ModelProto, dict[str, npt.NDArray[Any]]]:
-    """Return a model as a proto without its large weights, and those by name, not copied.
-
-    In the proto they are external, at a location that does not exist.
-
-    Parameters
-    ----------
-    model
-        Not changed.
-    least_bytes
-        Initializers of the main graph from this size on stay outside.
-
-    Raises
-    ------
-    ModelError
-        What is left would pass 2 GB, or the graph is broken.
-    """
-    skeleton = Skeleton(model)
-    main = list(skeleton.proto.graph.initializer)  # held, so that each has an id of its own
-    ids = {id(tensor) for tensor in main}
-    arrays: dict[str, npt.NDArray[Any]] = {}
-    inline = []
-    for slot in skeleton.slots:
-        large = slot.tensor.dtype in SHARED_TYPES and slot.nbytes >= least_bytes
-        if large and id(slot.proto) in ids:
-            arrays[slot.proto.name] = np.ascontiguousarray(slot.tensor.numpy())
-            slot.place(_NOWHERE, 0)
-        else:
-            inline.append(slot)
-    if sum(slot.nbytes for slot in inline) + SIZE_MARGIN > PROTOBUF_LIMIT:
-        raise ModelError(f"{skeleton.source}: takes more than 2 GB beside its external weights")
-    for slot in inline:
-        slot.fill()
-    return skeleton.proto, arrays
 
 
 def serialized_size(model: ir.Model) -> int:

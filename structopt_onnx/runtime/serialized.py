@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, TypeAlias
 import onnx
 import onnxruntime as ort
 
-from structopt_onnx.model.encoding import SHARED_TYPES, to_proto_and_arrays
 from structopt_onnx.model.saving import save
+from structopt_onnx.model.shared_weights import SHARED_TYPES, to_proto_and_arrays
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
