@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from structopt_onnx.api.bench import Bench
     from structopt_onnx.api.keep import Keep
     from structopt_onnx.api.options import OptimizeOptions
+    from structopt_onnx.api.plans import Chosen
     from structopt_onnx.api.trials import Trial, Trials
     from structopt_onnx.rewriting.cost import Cost
 
@@ -46,12 +47,12 @@ def within_error(trials: Trials, budget: float) -> Trial | None:
             best = trial
         if _WELL_USED * budget <= error <= budget:
             break
-        trials.reprobe(trial.plan)
-        predicted = planning.predicted(trial.plan.chosen)
+        trials.reprobe(trial)
+        predicted = planning.predicted(trial.chosen)
         scale = min(max(predicted / max(error, 1e-300), _LEAST_SCALE), 1 / _LEAST_SCALE)
     while best is None and trial is not None and not trials.over():
         share = _MARGIN * (budget / trial.measured.error) ** 2
-        safer = planning.safer(trial.plan.chosen, share)
+        safer = planning.safer(trial.chosen, share)
         if safer is None or trials.tried(safer):
             break
         trial = trials.of(safer)
@@ -71,7 +72,7 @@ def within_metric(bench: Bench, trials: Trials, ceiling: float) -> Trial | None:
     if search.failed is not None and not trials.over():
         for trial in (search.best, search.failed):
             if trial is not None:
-                trials.reprobe(trial.plan)
+                trials.reprobe(trial)
         search.narrow(low / _AROUND, min(ceiling, high * _AROUND), _HALVINGS_AROUND)
     return search.best
 
@@ -134,14 +135,15 @@ def for_cost(bench: Bench, trials: Trials, keep: Keep, exact: Cost) -> tuple[Tri
             break
         trial = trials.of(chosen)
         if not math.isfinite(trial.measured.error):
-            break  # it does not even run
+            trials.reprobe(trial)  # which of its options is it that can't be run?
+            continue
         # What patches share, or the clean-up adds, no sum of single savings knows.
-        over = bench.cost(trial.plan.model).of(objective) - allowed
+        over = bench.cost(trials.plan(trial).model).of(objective) - allowed
         if over > 0:
             missing += over
         elif best is None or trial.measured.error < best.measured.error:
             best = trial
-        trials.reprobe(trial.plan)
+        trials.reprobe(trial)
     if best is not None:
         return best, ""
     if trials.over():
@@ -151,11 +153,11 @@ def for_cost(bench: Bench, trials: Trials, keep: Keep, exact: Cost) -> tuple[Tri
     return None, f"the options on offer come down to {objective}={least:.3g}"
 
 
-def any_of(chosen: tuple[int | None, ...]) -> bool:
+def any_of(chosen: Chosen) -> bool:
     """Whether a choice holds any option."""
     return any(k is not None for k in chosen)
 
 
 def _cheaper(trials: Trials, trial: Trial, other: Trial) -> bool:
     value = trials.planning.value
-    return value(trial.plan.chosen) < value(other.plan.chosen)
+    return value(trial.chosen) < value(other.chosen)

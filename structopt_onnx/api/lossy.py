@@ -98,11 +98,11 @@ class LossySearch:
             settled = None
             if trial is not None:
                 settled = Settling(bench, self._trials, final).settle(trial)
-        plan = None if settled is None else settled.plan
         report = plan_report(bench, self._trials, settled, looks=final.evaluations, unmet=unmet)
         report = replace(report, costs=costs)
-        if plan is None:
+        if settled is None or settled.kept is None:
             return LossyStage(self._exact.model, self._exact.manager, report)
+        plan = self._trials.plan(settled.kept)
         return LossyStage(plan.model, plan.manager, report, self._planning.planned(plan.chosen))
 
     def _search(self) -> tuple[Trial | None, str]:

@@ -48,11 +48,11 @@ def plan_report(
     """
     options, sites = bench.options, trials.planning.sites
     objective = options.objective
-    plan = None if settled is None else settled.plan
-    chosen = (None,) * len(sites) if plan is None else plan.chosen
+    kept = None if settled is None else settled.kept
+    chosen = (None,) * len(sites) if kept is None else kept.chosen
     otherwise = _OTHERWISE[options.kept is not None]
     for site, k in zip(sites, chosen, strict=True):
-        site.explain(k, options.max_error, objective, otherwise if plan else "no plan was kept")
+        site.explain(k, options.max_error, objective, otherwise if kept else "no plan was kept")
     report = PlanReport(
         options.max_error,
         objective,
@@ -65,11 +65,10 @@ def plan_report(
         metric=metric_report(bench),
         keep=_keep_report(options, sites, chosen),
     )
-    if plan is None or settled is None:
+    if kept is None or settled is None:
         if settled is not None:
             unmet = f"{settled.measured.excess(options)} on the final part"
         return replace(report, unmet=unmet, nearest_miss=_nearest_miss(sites, objective, settled))
-    kept = trials.of(plan.chosen)
     probe = kept.measured
     return replace(
         report,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from structopt_onnx.api.bench import Bench
     from structopt_onnx.api.judge import Judge, Measured
-    from structopt_onnx.api.plans import Chosen, Plan
+    from structopt_onnx.api.plans import Chosen
     from structopt_onnx.api.trials import Trial, Trials
 
 # Undoing goes a little further than asked, to look at the final part as rarely as possible.
@@ -26,7 +26,7 @@ class Settled:
 
     Parameters
     ----------
-    plan
+    kept
         The plan that holds there; None when none does.
     measured
         What the final part showed of the last plan looked at.
@@ -38,7 +38,7 @@ class Settled:
         luck on the final part as well as for good luck on the probe part; 1 where none was.
     """
 
-    plan: Plan | None
+    kept: Trial | None
     measured: Measured
     undone: list[str] = field(default_factory=list)
     taught: float = 1.0
@@ -62,29 +62,32 @@ class Settling:
     def settle(self, trial: Trial) -> Settled:
         """Look at the final part, once per plan."""
         options = self._bench.options
-        settled = Settled(trial.plan, self._final.measure(trial.plan.model))
+        settled = Settled(trial, self._look(trial))
         now = trial
         while not settled.measured.within(options):
             safer = None
             if options.keep is None and len(settled.undone) < _MOST_LOOKS:
-                safer = self._safer(now.plan, settled.measured)
-            chosen = (None,) * len(now.plan.chosen) if safer is None else safer.plan.chosen
-            self._note(now.plan.chosen, chosen, settled)
+                safer = self._safer(now.chosen, settled.measured)
+            self._note(
+                now.chosen, (None,) * len(now.chosen) if safer is None else safer.chosen, settled
+            )
+            settled.kept = safer
             if safer is None:
-                settled.plan = None
-                return settled
+                break
             settled.taught = _ratio(settled.measured, now.measured)
-            now = safer
-            settled.plan, settled.measured = now.plan, self._final.measure(now.plan.model)
+            now, settled.measured = safer, self._look(safer)
         return settled
 
-    def _safer(self, plan: Plan, measured: Measured) -> Trial | None:
+    def _look(self, trial: Trial) -> Measured:
+        return self._final.measure(self._trials.plan(trial).model)
+
+    def _safer(self, before: Chosen, measured: Measured) -> Trial | None:
         """Plan anew for less error, until the probe part is content with it."""
         options = self._bench.options
         share = _STEP_BACK
         if options.max_error is not None and measured.error > options.max_error:
             share = _MARGIN * (options.max_error / measured.error) ** 2
-        chosen: Chosen | None = plan.chosen
+        chosen: Chosen | None = before
         while chosen is not None:
             chosen = self._planning.safer(chosen, share)
             if chosen is None:

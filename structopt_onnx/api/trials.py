@@ -9,11 +9,9 @@ from typing import TYPE_CHECKING
 from structopt_onnx.api.judge import Judge
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from structopt_onnx.api.bench import Bench
     from structopt_onnx.api.judge import Measured
-    from structopt_onnx.api.plans import Plan, Planning
+    from structopt_onnx.api.plans import Chosen, Plan, Planning
     from structopt_onnx.api.sites import Site
     from structopt_onnx.calibration.samples import Samples
 
@@ -27,16 +25,26 @@ _LEAST_SAMPLES = 8
 
 @dataclass(frozen=True)
 class Trial:
-    """A plan, what it did on the probe part, and what single errors had added up to before."""
+    """A plan without its model, which would take memory for every plan tried.
 
-    plan: Plan
+    Parameters
+    ----------
+    chosen
+        The options that could be applied.
+    measured
+        What they did on the probe part.
+    summed
+        What errors of single sites, in quadrature, had said before.
+    """
+
+    chosen: Chosen
     measured: Measured
     summed: float
 
     @property
     def empty(self) -> bool:
         """Whether nothing lossy is in it."""
-        return all(k is None for k in self.plan.chosen)
+        return all(k is None for k in self.chosen)
 
 
 class Trials:
@@ -56,7 +64,8 @@ class Trials:
         self._judge = Judge(bench, samples)
         self._judge_alone = self._judge
         self._samples = samples
-        self._seen: dict[tuple[int | None, ...], Trial] = {}
+        self._seen: dict[Chosen, Trial] = {}
+        self._last: Plan | None = None
         self.rounds = 0
         self.probed_on = len(samples)
 
@@ -102,32 +111,36 @@ class Trials:
         if not math.isfinite(site.probes[k]) and mildest not in (k, None):
             self.alone(site, mildest)
 
-    def of(self, chosen: Sequence[int | None]) -> Trial:
+    def of(self, chosen: Chosen) -> Trial:
         """Build a plan and measure it; one that was tried before is not measured again."""
-        wanted = tuple(chosen)
-        if wanted not in self._seen:
+        if chosen not in self._seen:
             self.rounds += 1
             self._bench.progress(f"plan {self.rounds}")
-            plan = self.planning.build(wanted)
-            trial = Trial(
-                plan, self._judge.measure(plan.model), self.planning.predicted(plan.chosen)
-            )
+            self._last = plan = self.planning.build(chosen)
+            summed = self.planning.predicted(plan.chosen)
+            trial = Trial(plan.chosen, self._judge.measure(plan.model), summed)
             alone = [(n, k) for n, k in enumerate(plan.chosen) if k is not None]
             if len(alone) == 1:
                 # A plan of one option is a probe of that option.
                 self.planning.sites[alone[0][0]].probe(alone[0][1], trial.measured.error)
-            self._seen[wanted] = trial
-        return self._seen[wanted]
+            self._seen[chosen] = self._seen[plan.chosen] = trial
+        return self._seen[chosen]
 
-    def tried(self, chosen: Sequence[int | None]) -> bool:
+    def plan(self, trial: Trial) -> Plan:
+        """Return the model of a trial, built again unless it was the last one."""
+        if self._last is None or self._last.chosen != trial.chosen:
+            self._last = self.planning.build(trial.chosen)
+        return self._last
+
+    def tried(self, chosen: Chosen) -> bool:
         """Whether a plan was measured."""
-        return tuple(chosen) in self._seen
+        return chosen in self._seen
 
-    def reprobe(self, plan: Plan) -> None:
+    def reprobe(self, trial: Trial) -> None:
         """Probe the sites that carry most of the predicted error at the options chosen."""
         unmeasured = [
             (site, k)
-            for site, k in zip(self.planning.sites, plan.chosen, strict=True)
+            for site, k in zip(self.planning.sites, trial.chosen, strict=True)
             if k is not None and not site.measured(k)
         ]
         heaviest = sorted(unmeasured, key=lambda s: -s[0].squared(s[1]))[:_MOST_REPROBED]
