@@ -117,7 +117,7 @@ class Study:
             (WAYS[1], calibrated, None),
         ]
         if trial is not None:
-            plans.append((WAYS[2], self.trials.plan(trial.chosen), trial.measured.error))
+            plans.append((WAYS[2], self.trials.plan(trial), trial.measured.error))
         points = []
         for way, plan, predicted in plans:
             point = self._point(way, plan, with_metric=with_metric)
