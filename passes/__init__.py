@@ -14,6 +14,7 @@ from structopt_onnx.passes.cleanup.fold_weight_layout import FoldWeightLayout
 from structopt_onnx.passes.cleanup.normalize import Normalize
 from structopt_onnx.passes.cleanup.remove_identities import RemoveIdentities
 from structopt_onnx.passes.cleanup.share_subexpressions import ShareSubexpressions
+from structopt_onnx.passes.convolution.hoist_stride import HoistStride
 from structopt_onnx.passes.low_rank.factor_conv import FactorConv
 from structopt_onnx.passes.low_rank.factor_embedding import FactorEmbedding
 from structopt_onnx.passes.low_rank.factor_matmul import FactorMatmul
@@ -36,6 +37,7 @@ OWN: tuple[type[Step], ...] = (
     SimplifyRecurrentPlumbing,
     UnrollRecurrence,
     ShareSubexpressions,
+    HoistStride,
     FactorMatmul,
     FactorConv,
     FactorEmbedding,

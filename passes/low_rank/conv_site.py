@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from structopt_onnx.passes.low_rank.conv_geometry import attributes, integer, integers, pads
+from structopt_onnx.passes.convolution.geometry import attributes, integer, integers, pads
 from structopt_onnx.rewriting.passes import Refusal
 
 if TYPE_CHECKING:

@@ -13,6 +13,8 @@ header names the pass as pipeline text and may hold
     gather statistics on the samples first;
 ``objective: NAME``
     hold patches to the must-pay gate under this objective;
+``shapes: observed``
+    count costs on the shapes of a run, as where dimensions are symbolic;
 ``repeat: N``
     apply the plan N times;
 ``features: AXIS``, ``energy: second``
@@ -56,6 +58,7 @@ from structopt_onnx.rewriting.manager import PassManager, Planned
 from structopt_onnx.rewriting.pipeline import parse_pipeline
 from structopt_onnx.rewriting.target import CpuTarget
 from structopt_onnx.runtime.session import Session
+from structopt_onnx.runtime.shapes import observed_shapes
 from structopt_onnx.validation.compare import compare
 from structopt_onnx.validation.tolerances import arithmetic_dtype
 
@@ -241,7 +244,10 @@ def run_case(case: Case) -> Run:
     target = CpuTarget()
     objective: Any = case.get("objective", "" if case.is_lossy else "time")
     gates = (MustPay(target, objective),) if objective else ()
-    manager = PassManager(target, gates, check_each_patch=True)
+    shapes: dict[str, tuple[int, ...]] = {}
+    if case.get("shapes") == "observed":
+        shapes = observed_shapes(model, samples[0])
+    manager = PassManager(target, gates, shapes, check_each_patch=True)
     if not case.is_lossy:
         model = manager.run(model, [case.step])
         again = PassManager(target, gates)

@@ -1,0 +1,1 @@
+"""Exact rewrites of convolutions: strides, pools, filters and layouts."""

@@ -1,0 +1,115 @@
+"""The edit that makes values on their lattices only."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from structopt_onnx.model.edit import AttributeValue, Edit, Fresh, NewNode
+from structopt_onnx.model.patch import Patch
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from structopt_onnx.model.scope import Scope
+    from structopt_onnx.passes.convolution.demand import Demand, Lattice
+
+
+def regions(scope: Scope, demand: Demand) -> list[list[ir.Node]]:
+    """Group the nodes that make or read thinned values, connected through such values."""
+    groups: dict[ir.Node, list[ir.Node]] = {}
+    for node in scope.graph:
+        values = [v for v in (*node.inputs, *node.outputs[:1]) if demand.is_thinned(v)]
+        if not values:
+            continue
+        joined = [node]
+        for value in values:
+            producer = value.producer() if value is not None else None
+            if producer is not None and producer in groups and groups[producer] is not joined:
+                merged = groups[producer]
+                merged += joined
+                joined = merged
+        for member in joined:
+            groups[member] = joined
+    order = {node: index for index, node in enumerate(scope.graph)}
+    distinct = {id(group): group for group in groups.values()}
+    return [sorted(group, key=order.__getitem__) for group in distinct.values()]
+
+
+def thinned(scope: Scope, demand: Demand, region: list[ir.Node]) -> Patch:
+    """Describe a region with its values on their lattices."""
+    edit = _Thinning(demand)
+    for node in region:
+        edit.take(node)
+    strides = ", ".join("x".join(str(s) for s in step) for step in sorted(edit.steps))
+    names = ", ".join(f"'{name}'" for name in sorted(edit.absorbers))
+    title = f"stride {strides} moved up into {names or 'pointwise operators'}"
+    last = region[-1]
+    return Patch(title, last, {scope: Edit(tuple(region), tuple(edit.nodes), (), edit.rewire)})
+
+
+class _Thinning:
+    def __init__(self, demand: Demand) -> None:
+        self.demand = demand
+        self.nodes: list[NewNode] = []
+        self.rewire: dict[ir.Value, ir.Value | Fresh] = {}
+        self.steps: set[Lattice] = set()
+        self.absorbers: set[str] = set()
+        self._made: dict[ir.Value, ir.Value | Fresh] = {}
+        self._subsampled: dict[tuple[ir.Value, Lattice], Fresh] = {}
+
+    def take(self, node: ir.Node) -> None:
+        output = node.outputs[0]
+        slides = self.demand.windows.get(node)
+        inputs = [None if v is None else self._made.get(v, v) for v in node.inputs]
+        if slides is None:
+            attributes: dict[str, AttributeValue] = dict(node.attributes)
+            steps = self.demand.lattice(output)
+            for index in self.demand.pointwise.operands(node) or ():
+                inputs[index] = self._on_lattice(node.inputs[index], steps)
+        else:
+            ones = (1,) * slides.axes
+            read, made = (self.demand.lattice(v) or ones for v in (node.inputs[0], output))
+            strides = tuple(s * m // r for s, m, r in zip(slides.strides, made, read, strict=True))
+            if slides.is_point and set(strides) == {1} and node.op_type != "Conv":
+                source = inputs[0]
+                if source is not None and self._stands_for(output, source):
+                    return
+            attributes = {**node.attributes, "strides": strides, "pads": slides.pads}
+            attributes.pop("auto_pad", None)
+            attributes.pop("ceil_mode", None)  # no window is partial, or nothing was absorbed
+            if made != ones:
+                self.steps.add(made)
+                self.absorbers.add(node.name or node.op_type)
+        fresh = Fresh(output.name or "thinned")
+        self.nodes.append(NewNode(node.op_type, tuple(inputs), (fresh,), attributes))
+        self._made[output] = fresh
+        if not self.demand.is_thinned(output):
+            self.rewire[output] = fresh
+
+    def _stands_for(self, output: ir.Value, source: ir.Value | Fresh) -> bool:
+        """Let the input of a pool that has become an identity be its output."""
+        if self.demand.is_thinned(output):
+            self._made[output] = source
+            return True
+        if output.is_graph_output() or not isinstance(source, Fresh):
+            return False
+        self._made[output] = self.rewire[output] = source
+        return True
+
+    def _on_lattice(self, value: ir.Value | None, steps: Lattice) -> ir.Value | Fresh | None:
+        if value is None:
+            return None
+        source = self._made.get(value, value)
+        present = self.demand.lattice(value) or (1,) * len(steps)
+        missing = tuple(s // p for s, p in zip(steps, present, strict=True))
+        if set(missing) == {1}:
+            return source
+        if (value, missing) not in self._subsampled:
+            fresh = Fresh(f"{value.name}_thinned")
+            points: dict[str, AttributeValue] = {
+                "kernel_shape": (1,) * len(steps),
+                "strides": missing,
+            }
+            self.nodes.append(NewNode("MaxPool", (source,), (fresh,), points))
+            self._subsampled[value, missing] = fresh
+        return self._subsampled[value, missing]
