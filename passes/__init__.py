@@ -15,6 +15,7 @@ from structopt_onnx.passes.cleanup.normalize import Normalize
 from structopt_onnx.passes.cleanup.remove_identities import RemoveIdentities
 from structopt_onnx.passes.cleanup.share_subexpressions import ShareSubexpressions
 from structopt_onnx.passes.convolution.hoist_stride import HoistStride
+from structopt_onnx.passes.convolution.pool_before_conv import PoolBeforeConv
 from structopt_onnx.passes.low_rank.factor_conv import FactorConv
 from structopt_onnx.passes.low_rank.factor_embedding import FactorEmbedding
 from structopt_onnx.passes.low_rank.factor_matmul import FactorMatmul
@@ -38,6 +39,7 @@ OWN: tuple[type[Step], ...] = (
     UnrollRecurrence,
     ShareSubexpressions,
     HoistStride,
+    PoolBeforeConv,
     FactorMatmul,
     FactorConv,
     FactorEmbedding,

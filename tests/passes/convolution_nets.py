@@ -81,7 +81,7 @@ class Net:
             "strides": self.per_axis([1, 1, 2, 3]),
             "dilations": self.per_axis([1, 1, 2]),
             "group": group,
-            **self.padding(kernel),
+            **({} if "pads" in fixed else self.padding(kernel)),
             **fixed,
         }
         if "auto_pad" in attributes:  # onnxruntime has SAME padding for plain kernels only
@@ -98,8 +98,7 @@ class Net:
         attributes: dict[str, Any] = {
             "kernel_shape": kernel,
             "strides": self.per_axis([1, 2, 3]),
-            **self.padding(kernel, below_kernel=True),
-            **fixed,
+            **(fixed if "pads" in fixed else self.padding(kernel, below_kernel=True)),
         }
         if "pads" in attributes:
             attributes["ceil_mode"] = self.draw(st.sampled_from([0, 0, 1]))
@@ -139,7 +138,7 @@ class Net:
             self.nodes,
             "net",
             [tensor("x", double, ["N", channels, *sizes])],
-            [tensor(name, double, [f"{name}_{i}" for i in range(self.axes + 2)]) for name in named],
+            [tensor(name, double, [None] * (2 + len(self.shapes[name][1]))) for name in named],
             self.initializers,
         )
         opset = onnx.helper.make_opsetid("", self.opset)
