@@ -1,7 +1,8 @@
-"""remove-identities: what reads an `Identity` reads its input instead.
+"""remove-identities: what reads an `Identity`, or an idle `Cast`, reads its input instead.
 
 What it does
-    Rewires the readers of an `Identity` to its input and drops the node, in every scope.
+    Rewires the readers of an `Identity`, and of a `Cast` to the type that its input already has,
+    to the input and drops the node, in every scope.
 
 Why
     An identity costs a node, and hides its input from passes that look for neighbours. The
@@ -45,17 +46,19 @@ class RemoveIdentities(NodePass[Found]):
 
     name: ClassVar[str] = "remove-identities"
     exactness: ClassVar[Exactness] = Exactness.BITWISE
-    roots: ClassVar[frozenset[str]] = frozenset({"Identity"})
+    roots: ClassVar[frozenset[str]] = frozenset({"Cast", "Identity"})
     refusals: ClassVar[dict[str, str]] = {
         "identity-makes-output": "the result is a graph output, whose name must stay",
     }
 
     def match(self, node: ir.Node, scope: Scope, facts: Facts) -> Found | Refusal | None:
         """Find what an identity, or a chain of them, passes on."""
-        del scope, facts
+        del scope
+        if not _is_idle(node, facts):
+            return None
         source = node.inputs[0]
         while source is not None and (producer := source.producer()) is not None:
-            if producer.domain != "" or producer.op_type != "Identity":
+            if not _is_idle(producer, facts):
                 break
             source = producer.inputs[0]
         if source is None:
@@ -71,3 +74,10 @@ class RemoveIdentities(NodePass[Found]):
         result = match.node.outputs[0]
         edit = Edit(remove=(match.node,), rewire={result: match.source})
         return Patch(f"{result.name} is {match.source.name}", match.node, {scope: edit})
+
+
+def _is_idle(node: ir.Node, facts: Facts) -> bool:
+    if node.domain != "" or node.op_type != "Cast":
+        return node.domain == "" and node.op_type == "Identity"
+    source, to = node.inputs[0], node.attributes["to"]
+    return source is not None and not to.is_ref() and facts.dtype(source) == to.as_int()
