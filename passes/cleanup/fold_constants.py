@@ -2,8 +2,8 @@
 
 What it does
     Evaluates nodes whose inputs are all constant, and shape computations on known shapes, with
-    onnxscript's constant folding. A `ConstantOfShape` is evaluated where its result is short, as
-    in the computation of pads.
+    onnxscript's constant folding. A `ConstantOfShape` is evaluated where it fills a few integers,
+    which are part of a shape, pads or axes.
 
 Why
     Exporters leave arithmetic on shapes and weights in the graph.
@@ -29,8 +29,7 @@ from structopt_onnx.model.exactness import Exactness
 from structopt_onnx.passes.cleanup.folding import fold
 from structopt_onnx.rewriting.passes import Cleanup
 
-# Elements; pads, shapes and axes have no more.
-_SHORT = 64
+_FEW = 16
 
 
 @dataclass(frozen=True)
@@ -43,12 +42,15 @@ class FoldConstants(Cleanup):
 
     def run(self, model: ir.Model) -> None:
         """Edit the model in place."""
-        fold(model, lambda node: True if _is_short_fill(node) else None)
+        fold(model, _fills_a_few_integers)
 
 
-def _is_short_fill(node: ir.Node) -> bool:
-    if node.domain != "" or node.op_type != "ConstantOfShape":
-        return False
-    shape = node.inputs[0]
-    tensor = None if shape is None else ir.convenience.get_const_tensor(shape)
-    return tensor is not None and int(np.prod(tensor.numpy())) <= _SHORT
+def _fills_a_few_integers(node: ir.Node) -> bool | None:
+    """Let the library evaluate what it keeps by default; None leaves a node to its own limits."""
+    if node.domain != "" or node.op_type != "ConstantOfShape" or node.inputs[0] is None:
+        return None
+    shape, fill = ir.convenience.get_const_tensor(node.inputs[0]), node.attributes.get("value")
+    if shape is None or fill is None or node.inputs[0].is_graph_input():
+        return None
+    few = 0 <= int(np.prod(shape.numpy())) <= _FEW
+    return True if few and fill.as_tensor().dtype.is_integer() else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import onnx_ir as ir
@@ -9,7 +10,7 @@ import onnx_ir.passes.common as onnx_ir_passes
 import onnxscript.optimizer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 
 _RANDOM = {
@@ -26,6 +27,19 @@ _RANDOM = {
 def is_random(node: ir.Node) -> bool:
     """Whether two runs of a node may differ; operators of other domains are not known."""
     return node.domain != "" or node.op_type in _RANDOM
+
+
+@contextmanager
+def hidden_defaults(model: ir.Model) -> Iterator[None]:
+    """Keep the library from taking the defaults of inputs for constants."""
+    defaults = {value: value.const_value for value in model.graph.inputs if value.const_value}
+    for value in defaults:
+        value.const_value = None
+    try:
+        yield
+    finally:
+        for value, default in defaults.items():
+            value.const_value = default
 
 
 def fold(model: ir.Model, should_fold: Callable[[ir.Node], bool | None] | None = None) -> None:
@@ -51,17 +65,12 @@ def fold(model: ir.Model, should_fold: Callable[[ir.Node], bool | None] | None =
         for node in graph:
             if node.domain == "" and node.op_type == "CastLike" and "saturate" in node.attributes:
                 raise NotImplementedError(f"CastLike '{node.name}' would lose its saturate")
-    defaults = {value: value.const_value for value in model.graph.inputs if value.const_value}
-    for value in defaults:
-        value.const_value = None
-    try:
+    with hidden_defaults(model):
+        onnx_ir_passes.ShapeInferencePass()(model)
         onnxscript.optimizer.fold_constants_ir(
             model,
             should_fold=lambda node: (
                 False if is_random(node) else None if should_fold is None else should_fold(node)
             ),
         )
-    finally:
-        for value, default in defaults.items():
-            value.const_value = default
     onnx_ir_passes.RemoveUnusedNodesPass()(model)

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from structopt_onnx.linalg.workers import Workers
-from structopt_onnx.model.inferred import Inferred
+from structopt_onnx.model.inferred import Inferred, is_stated
 from structopt_onnx.model.scope import Scope, scopes
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ class Facts:
         tensor = self.tensor(value)
         if tensor is not None:
             return tuple(int(d) for d in tensor.shape.numpy())
-        shape = value.shape if value.shape is not None else self._inferred.of(value).shape
+        shape = value.shape if is_stated(value.shape) else self._inferred.of(value).shape
         if shape is None:
             return None
         return tuple(d if isinstance(d, int) else d.value for d in shape.dims)

@@ -17,6 +17,18 @@ if TYPE_CHECKING:
 _NOTHING = ir.TypeAndShape(None, None)
 
 
+# How onnx's inference names a dimension that it knew nothing about; it may be known by now.
+_UNKNOWN = "unk__"
+
+
+def is_stated(shape: ir.Shape | None) -> bool:
+    """Whether a shape says of each dimension what it is, or how it is called."""
+    return shape is not None and all(
+        isinstance(d, int) or (d.value is not None and not d.value.startswith(_UNKNOWN))
+        for d in shape.dims
+    )
+
+
 class Inferred:
     """What the operators' own inference functions say about values; remembers the answers.
 
@@ -61,7 +73,7 @@ class Inferred:
     def _undeclared(self, value: ir.Value) -> ir.Node | None:
         """Return the node to infer a value by, None where nothing is missing or can be done."""
         node = value.producer()
-        if node is None or (value.type is not None and value.shape is not None):
+        if node is None or (value.type is not None and is_stated(value.shape)):
             return None
         return node if isinstance(node.graph, ir.Graph) and node.graph in self._opsets else None
 
@@ -90,7 +102,8 @@ class Inferred:
         found = infer_outputs(proto, types, constants, opsets)
         for index, output in enumerate(node.outputs):
             inferred = found.get(f"out{index}", _NOTHING)
+            keeps = is_stated(output.shape) or inferred.shape is None
             self._known[output] = ir.TypeAndShape(
                 inferred.type if output.type is None else output.type,
-                inferred.shape if output.shape is None else output.shape,
+                output.shape if keeps else inferred.shape,
             )
