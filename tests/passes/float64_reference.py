@@ -164,6 +164,12 @@ def _gemm(inputs, a):
     return y if len(inputs) == 2 else y + a.get("beta", 1.0) * inputs[2]
 
 
+def _softmax(inputs, a):
+    axis = a.get("axis", -1)
+    shifted = np.exp(inputs[0] - inputs[0].max(axis, keepdims=True))
+    return shifted / shifted.sum(axis, keepdims=True)
+
+
 def _concat(inputs, a):
     return np.concatenate(inputs, axis=a["axis"])
 
@@ -201,6 +207,7 @@ _OPERATORS: dict[str, Callable] = {
     "Relu": _one(lambda x: np.maximum(x, 0)),
     "Sigmoid": _one(lambda x: 1 / (1 + np.exp(-x))),
     "Slice": _slice,
+    "Softmax": _softmax,
     "Squeeze": _squeeze,
     "Sub": _one(np.subtract),
     "Tanh": _one(np.tanh),
