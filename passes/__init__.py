@@ -9,11 +9,16 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
 from structopt_onnx.errors import UsageError
+from structopt_onnx.passes.cleanup.fold_batchnorm import FoldBatchnorm
 from structopt_onnx.passes.cleanup.fold_constants import FoldConstants
+from structopt_onnx.passes.cleanup.fold_dimensions import FoldDimensions
 from structopt_onnx.passes.cleanup.fold_weight_layout import FoldWeightLayout
 from structopt_onnx.passes.cleanup.normalize import Normalize
+from structopt_onnx.passes.cleanup.pad_into_conv import PadIntoConv
 from structopt_onnx.passes.cleanup.remove_identities import RemoveIdentities
 from structopt_onnx.passes.cleanup.share_subexpressions import ShareSubexpressions
+from structopt_onnx.passes.convolution.cancel_transposes import CancelTransposes
+from structopt_onnx.passes.convolution.fold_affine import FoldAffine
 from structopt_onnx.passes.convolution.hoist_stride import HoistStride
 from structopt_onnx.passes.convolution.pool_before_conv import PoolBeforeConv
 from structopt_onnx.passes.low_rank.factor_conv import FactorConv
@@ -33,11 +38,16 @@ OWN: tuple[type[Step], ...] = (
     Normalize,
     RemoveIdentities,
     ShareInitializers,
+    FoldDimensions,
     FoldConstants,
     FoldWeightLayout,
     SimplifyRecurrentPlumbing,
     UnrollRecurrence,
     ShareSubexpressions,
+    CancelTransposes,
+    PadIntoConv,
+    FoldBatchnorm,
+    FoldAffine,
     HoistStride,
     PoolBeforeConv,
     FactorMatmul,
