@@ -21,6 +21,7 @@ from structopt_onnx.passes.convolution.cancel_transposes import CancelTransposes
 from structopt_onnx.passes.convolution.fold_affine import FoldAffine
 from structopt_onnx.passes.convolution.hoist_stride import HoistStride
 from structopt_onnx.passes.convolution.pool_before_conv import PoolBeforeConv
+from structopt_onnx.passes.convolution.trim_filter import TrimFilter
 from structopt_onnx.passes.low_rank.factor_conv import FactorConv
 from structopt_onnx.passes.low_rank.factor_embedding import FactorEmbedding
 from structopt_onnx.passes.low_rank.factor_matmul import FactorMatmul
@@ -48,6 +49,7 @@ OWN: tuple[type[Step], ...] = (
     PadIntoConv,
     FoldBatchnorm,
     FoldAffine,
+    TrimFilter,
     HoistStride,
     PoolBeforeConv,
     FactorMatmul,
