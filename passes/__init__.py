@@ -20,6 +20,8 @@ from structopt_onnx.passes.cleanup.share_subexpressions import ShareSubexpressio
 from structopt_onnx.passes.convolution.cancel_transposes import CancelTransposes
 from structopt_onnx.passes.convolution.fold_affine import FoldAffine
 from structopt_onnx.passes.convolution.hoist_stride import HoistStride
+from structopt_onnx.passes.convolution.merge_linear_convs import MergeLinearConvs
+from structopt_onnx.passes.convolution.merge_matmuls import MergeMatmuls
 from structopt_onnx.passes.convolution.pool_before_conv import PoolBeforeConv
 from structopt_onnx.passes.convolution.trim_filter import TrimFilter
 from structopt_onnx.passes.low_rank.factor_conv import FactorConv
@@ -50,6 +52,8 @@ OWN: tuple[type[Step], ...] = (
     FoldBatchnorm,
     FoldAffine,
     TrimFilter,
+    MergeLinearConvs,
+    MergeMatmuls,
     HoistStride,
     PoolBeforeConv,
     FactorMatmul,
