@@ -61,8 +61,8 @@ def time_regions(regions: Sequence[Region], settings: MicroSettings) -> list[flo
 
     In every round each region of a batch runs once, in random order: what disturbs meets all of
     them, and each finds the caches as the other ones left them, as the layers of a model do. Of
-    the rounds the fastest counts, less that of a model that does nothing. Weights and inputs are
-    random numbers.
+    the rounds the fastest counts, less that of a model that does nothing, by the thread's processor
+    time where there is one thread and its clock is fine. Weights and inputs are random numbers.
 
     A convolution alone in its session also pays for bringing its input into onnxruntime's blocked
     layout and its output out of it. Both sides of a rewrite pay the same, so that differences

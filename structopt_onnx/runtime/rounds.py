@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _WARM_UPS = 2
 # Opening sessions may take this share of the time; what is open by then is measured.
 _OPENING = 0.6
+_FINE_SECONDS = 1e-6
 
 
 def micro(job: dict[str, Any]) -> dict[str, Any]:
@@ -74,10 +75,12 @@ class _Rounds:
         arms = {**opened, -1: idle}
         fastest = dict.fromkeys(arms, float("inf"))
         numbers = list(arms)
+        on_cpu = self.settings.threads == 1 and _fine_cpu_clock()
         for _ in range(count):
             for place in self.rng.permutation(len(numbers)):
                 number = numbers[place]
-                fastest[number] = min(fastest[number], arms[number].sample(0, 1)[1])
+                cpu_ms, wall_ms = arms[number].sample(0, 1)
+                fastest[number] = min(fastest[number], cpu_ms if on_cpu else wall_ms)
         nothing = fastest.pop(-1)
         return {n: max(ms - nothing, 1e-5) / 1e3 for n, ms in fastest.items()}
 
@@ -94,3 +97,8 @@ class _Rounds:
         if dtype.kind in "iu":
             return self.rng.integers(low, high, shape, dtype, endpoint=True)
         return self.rng.standard_normal(shape).astype(dtype)
+
+
+def _fine_cpu_clock() -> bool:
+    """Whether this thread's processor time, which waiting is not part of, is finely resolved."""
+    return time.get_clock_info("thread_time").resolution <= _FINE_SECONDS

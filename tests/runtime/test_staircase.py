@@ -55,7 +55,16 @@ def test_no_clear_answer_is_remembered_too(monkeypatch, tmp_path):
     calls = _clock(monkeypatch, _stairs(1))
     assert rank_multiple("conv", CostCache(folder=tmp_path), 5.0) is None
     assert rank_multiple("conv", CostCache(folder=tmp_path), 5.0) is None
-    assert calls == [len(_RANKS)]
+    assert calls == [len(_RANKS)] * staircase._ATTEMPTS
+
+
+def test_the_fastest_of_several_attempts_counts(monkeypatch, tmp_path):
+    attempts = [_stairs(16) for _ in range(2)]
+    attempts[0][::2] *= 1.5
+    attempts[1][1::2] *= 1.5
+    monkeypatch.setattr(staircase, "time_regions", lambda *_: list(attempts.pop(0)))
+    assert rank_multiple("conv", CostCache(folder=tmp_path), 5.0) == 16
+    assert not attempts
 
 
 def test_an_unfinished_measurement_is_tried_again(monkeypatch, tmp_path):
