@@ -37,7 +37,8 @@ class OutputBasis:
     vectors
         Columns are directions, float64 [m, k] with k <= m.
     energies
-        Energy along each direction, float64 [k], descending, not negative.
+        Energy of the output along each direction, float64 [k], not negative; descending where
+        the directions were made for nothing but that output.
     total
         Energy of the whole output; at least the sum of `energies`.
     """
@@ -63,7 +64,9 @@ class OutputBasis:
         return basis, basis.T @ np.asarray(weight, np.float64)
 
 
-def from_output_moment(moment: FloatArray, most: int) -> OutputBasis:
+def from_output_moment(
+    moment: FloatArray, most: int, *, guide: FloatArray | None = None
+) -> OutputBasis:
     """Basis from the covariance, or second moment, of the output.
 
     Parameters
@@ -72,7 +75,17 @@ def from_output_moment(moment: FloatArray, most: int) -> OutputBasis:
         Symmetric positive semi-definite, float64 [m, m].
     most
         Number of directions kept; fewer beyond dimension 4096, see `leading_eigenvectors`.
+    guide
+        What to take the directions from, where that is not `moment` alone: see `blended`.
     """
+    basis = _of_moment(moment if guide is None else guide, most)
+    if guide is None:
+        return basis
+    along = np.sum((moment @ basis.vectors) * basis.vectors, axis=0)
+    return OutputBasis(basis.vectors, np.clip(along, 0.0, None), float(np.trace(moment)))
+
+
+def _of_moment(moment: FloatArray, most: int) -> OutputBasis:
     if len(moment) > LARGEST_EXACT:
         return _leading(lambda columns: moment @ columns, len(moment), np.trace(moment), most)
     values, directions = scipy.linalg.eigh(moment)
@@ -85,7 +98,9 @@ def from_output_moment(moment: FloatArray, most: int) -> OutputBasis:
     )
 
 
-def from_input_moment(weight: npt.ArrayLike, moment: FloatArray, most: int) -> OutputBasis:
+def from_input_moment(
+    weight: npt.ArrayLike, moment: FloatArray, most: int, *, unseen: float = 0.0
+) -> OutputBasis:
     """Basis of the output ``W x`` from the covariance, or second moment, of the input.
 
     Works in the smaller of the two dimensions: for m <= n through ``W S W^T``, else through the
@@ -99,15 +114,73 @@ def from_input_moment(weight: npt.ArrayLike, moment: FloatArray, most: int) -> O
         Symmetric positive semi-definite, float64 [n, n].
     most
         Number of directions kept, at most min(m, n); fewer where both are beyond 4096.
+    unseen
+        Share of white inputs among those that the directions are made for: see `blended`.
     """
     matrix = np.asarray(weight, np.float64)
-    if min(matrix.shape) > LARGEST_EXACT:
-        total = np.sum((matrix @ moment) * matrix)
-        return _leading(lambda y: matrix @ (moment @ (matrix.T @ y)), len(matrix), total, most)
-    if matrix.shape[0] <= matrix.shape[1]:
-        return from_output_moment(matrix @ moment @ matrix.T, most)
-    values, vectors = scipy.linalg.eigh(moment)
-    return _from_tall(matrix @ (vectors * np.sqrt(np.clip(values, 0.0, None))), most)
+    large = min(matrix.shape) > LARGEST_EXACT
+    if matrix.shape[0] <= matrix.shape[1] and not large:
+        output = matrix @ moment @ matrix.T
+        guide = blended(output, matrix @ matrix.T, unseen) if unseen else None
+        return from_output_moment(output, most, guide=guide)
+    mixed = blended_inputs(moment, matrix, unseen)
+    if large:
+        total = np.sum((matrix @ mixed) * matrix)
+        basis = _leading(lambda y: matrix @ (mixed @ (matrix.T @ y)), len(matrix), total, most)
+    else:
+        values, vectors = scipy.linalg.eigh(mixed)
+        basis = _from_tall(matrix @ (vectors * np.sqrt(np.clip(values, 0.0, None))), most)
+    if not unseen:
+        return basis
+    lower = basis.vectors.T @ matrix
+    along = np.clip(np.sum((lower @ moment) * lower, axis=1), 0.0, None)
+    return OutputBasis(basis.vectors, along, float(np.sum((matrix @ moment) * matrix)))
+
+
+def blended(moment: FloatArray, other: FloatArray, share: float) -> FloatArray:
+    """Mix two moments so that a share of the energy is the other's.
+
+    Samples show some of the directions that inputs can have. Mixed with what white inputs would
+    make, ``W W^T``, the directions of an output keep some of what the weight does to the others
+    (shrinkage of a covariance, Ledoit and Wolf 2004, towards the answer of a plain singular
+    value decomposition).
+
+    Parameters
+    ----------
+    moment, other
+        Float64 [m, m].
+    share
+        From 0 to 1.
+    """
+    energy = float(np.trace(other))
+    if share <= 0 or energy <= 0:
+        return moment
+    return (1 - share) * moment + (share * float(np.trace(moment)) / energy) * other
+
+
+def blended_inputs(moment: FloatArray, weight: FloatArray, share: float) -> FloatArray:
+    """Mix the inputs' moment with white ones that carry this share of the output's energy.
+
+    Parameters
+    ----------
+    moment
+        Float64 [n, n].
+    weight
+        Float64 [m, n].
+    share
+        From 0 to 1.
+    """
+    if share <= 0:
+        return moment
+    mixed = (1 - share) * moment
+    mixed[np.diag_indices_from(mixed)] += share * white_level(moment, weight)
+    return mixed
+
+
+def white_level(moment: FloatArray, weight: FloatArray) -> float:
+    """Return the variance of white inputs [n] that make an output ``W x`` of the same energy."""
+    size = float(np.sum(weight * weight))
+    return float(np.sum((weight @ moment) * weight)) / size if size > 0 else 0.0
 
 
 def _leading(

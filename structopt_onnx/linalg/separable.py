@@ -9,7 +9,12 @@ import numpy as np
 import numpy.typing as npt
 import scipy.linalg
 
-from structopt_onnx.linalg.low_rank import OutputBasis, from_output_moment
+from structopt_onnx.linalg.low_rank import (
+    OutputBasis,
+    blended_inputs,
+    from_output_moment,
+    white_level,
+)
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -20,6 +25,8 @@ _LEAST_VARIANCE = 1e-6
 # dimension, where next to none doubles the error at 1.
 _RIDGE = 0.2
 _LEAST_RIDGE, _MOST_RIDGE = 0.01, 0.5
+# White inputs that are mixed in go by the same rule; more of them cost more than they insure.
+_MOST_UNSEEN = 0.3
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +58,9 @@ class SeparableBasis:
     ridge
         Pull of the refit towards `plain`, in parts of the mean variance of z: what the data
         hardly show stays as it was.
+    unseen, level
+        Share of white inputs of variance `level` among those that H is fitted to. Errors are
+        those on the data alone.
     """
 
     weight: FloatArray
@@ -61,6 +71,8 @@ class SeparableBasis:
     cross: FloatArray | None
     total: float
     ridge: float
+    unseen: float = 0.0
+    level: float = 0.0
 
     def unfitted(self, rank: int) -> tuple[FloatArray, FloatArray]:
         """Return Q [a, r] and the H [o, r, t] that whitening alone gives."""
@@ -72,7 +84,7 @@ class SeparableBasis:
         first, second = self.unfitted(rank)
         if self.gram is None or self.cross is None:
             return first, second
-        gram, cross = self._moments(rank)
+        gram, cross = self._mixed(rank)
         before = second.reshape(len(second), -1)
         # The factor of a leading block is the leading block of the factor.
         lower = self._cholesky[: len(gram), : len(gram)]
@@ -83,8 +95,7 @@ class SeparableBasis:
     def _cholesky(self) -> FloatArray:
         if self.gram is None:
             raise ValueError("no moments")
-        size = self.gram.shape[0] * self.gram.shape[1]
-        lifted = self.gram.reshape(size, size).copy()
+        lifted = self._mixed(len(self.gram))[0].copy()
         variances = lifted.diagonal()
         ridge = self.ridge * float(variances.mean()) if variances.any() else 1.0
         np.fill_diagonal(lifted, variances + ridge)
@@ -105,9 +116,23 @@ class SeparableBasis:
         Its `error` counts both cuts. For the data it was made from, U and ``U^T H`` are the best
         pair for Q (reduced-rank regression).
         """
+        second = self.factors(rank)[1]
+        explained = self._explained(second)
+        mixed = self._explained(second, mixed=True) if self.unseen else explained
         # The last of the energies are negative where the ridge made H miss the output.
-        energies, vectors = scipy.linalg.eigh(self._explained(self.factors(rank)[1]))
-        return OutputBasis(vectors[:, ::-1], energies[::-1], self.total)
+        vectors = np.asarray(scipy.linalg.eigh(mixed)[1], np.float64)[:, ::-1]
+        return OutputBasis(vectors, np.sum((explained @ vectors) * vectors, axis=0), self.total)
+
+    def _mixed(self, rank: int) -> tuple[FloatArray, FloatArray]:
+        """Return the moments that H is fitted to: white x make white z, and W Q with them."""
+        gram, cross = self._moments(rank)
+        if not self.unseen:
+            return gram, cross
+        gram, cross = (1 - self.unseen) * gram, (1 - self.unseen) * cross
+        white = self.unseen * self.level
+        gram[np.diag_indices_from(gram)] += white
+        mapped = self.weight.transpose(0, 2, 1) @ self.directions[:, :rank]
+        return gram, cross + white * mapped.transpose(0, 2, 1).reshape(cross.shape)
 
     def _moments(self, rank: int) -> tuple[FloatArray, FloatArray]:
         taps, outputs = self.weight.shape[2], len(self.weight)
@@ -116,14 +141,15 @@ class SeparableBasis:
         gram = self.gram[:rank, :, :rank].reshape(rank * taps, rank * taps)
         return gram, self.cross[:, :rank].reshape(outputs, rank * taps)
 
-    def _explained(self, second: FloatArray) -> FloatArray:
+    def _explained(self, second: FloatArray, *, mixed: bool = False) -> FloatArray:
         """Return the matrix E with error ``total - tr(U^T E U)`` for any orthonormal U."""
         flat = second.reshape(len(second), -1)
         if self.gram is None or self.cross is None:
             cross = self.weight.transpose(0, 2, 1) @ self.directions[:, : second.shape[1]]
             product = cross.transpose(0, 2, 1).reshape(flat.shape) @ flat.T
             return np.asarray(product + product.T - flat @ flat.T)
-        gram, cross = self._moments(second.shape[1])
+        rank = second.shape[1]
+        gram, cross = self._mixed(rank) if mixed else self._moments(rank)
         product = cross @ flat.T
         return np.asarray(product + product.T - flat @ gram @ flat.T)
 
@@ -133,8 +159,18 @@ def ridge_for(support: float) -> float:
     return min(_MOST_RIDGE, max(_LEAST_RIDGE, _RIDGE / max(support, 1e-9)))
 
 
+def unseen_share(least: float, support: float) -> float:
+    """Return how much white input to mix in: at least this, more where the samples are few."""
+    return max(least, min(_MOST_UNSEEN, ridge_for(support))) if least > 0 else 0.0
+
+
 def separable(
-    weight: npt.ArrayLike, moment: FloatArray | None, most: int, *, ridge: float = _LEAST_RIDGE
+    weight: npt.ArrayLike,
+    moment: FloatArray | None,
+    most: int,
+    *,
+    ridge: float = _LEAST_RIDGE,
+    unseen: float = 0.0,
 ) -> SeparableBasis:
     """Find the first factors for a weight.
 
@@ -149,6 +185,8 @@ def separable(
         Number of directions kept, at most a.
     ridge
         See `SeparableBasis` and `ridge_for`.
+    unseen
+        Share of white inputs among those that the factors are made for.
     """
     matrix = np.asarray(weight, np.float64)
     outputs, rows, taps = matrix.shape
@@ -159,7 +197,10 @@ def separable(
         total = float(np.sum(matrix**2))
         triangle = np.eye(directions.shape[1])
         return SeparableBasis(matrix, directions, plain, triangle, None, None, total, ridge)
-    tensor = moment.reshape(rows, taps, rows, taps)
+    unfolded_outputs = matrix.reshape(outputs, rows * taps)
+    level = white_level(moment, unfolded_outputs)
+    mixed = blended_inputs(moment, unfolded_outputs, unseen)
+    tensor = mixed.reshape(rows, taps, rows, taps)
     # Whitening over a alone, with the covariance that the taps have on average.
     values, vectors = scipy.linalg.eigh(np.einsum("atbt->ab", tensor) / taps)
     scales = np.sqrt(np.maximum(values, _LEAST_VARIANCE * max(float(values[-1]), 1e-300)))
@@ -168,9 +209,11 @@ def separable(
     plain = (kept.T @ whitened).reshape(kept.shape[1], outputs, taps).transpose(1, 0, 2)
     skewed = (vectors / scales) @ (vectors.T @ kept)
     directions, triangle = scipy.linalg.qr(skewed, mode="economic")
-    output = matrix.reshape(outputs, rows * taps) @ moment
+    output = unfolded_outputs @ moment
     cross = np.einsum("oat,ak->okt", output.reshape(matrix.shape), directions, optimize=True)
     gram = directions.T @ moment.reshape(rows, -1)
     gram = np.einsum("ktbu,bl->ktlu", gram.reshape(-1, taps, rows, taps), directions, optimize=True)
     total = float(np.sum(output * matrix.reshape(output.shape)))
-    return SeparableBasis(matrix, directions, plain, triangle, gram, cross, total, ridge)
+    return SeparableBasis(
+        matrix, directions, plain, triangle, gram, cross, total, ridge, unseen, level
+    )

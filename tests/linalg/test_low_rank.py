@@ -7,6 +7,7 @@ from hypothesis import given
 
 from structopt_onnx.linalg.low_rank import (
     OutputBasis,
+    blended,
     from_input_moment,
     from_output_moment,
     from_weight,
@@ -139,3 +140,45 @@ def test_factors_have_the_rank_asked_for():
     upper, lower = from_weight(weight.astype(np.float16), 4).factors(weight, 3)
     assert (upper.shape, lower.shape) == ((6, 3), (3, 4))
     assert (upper.dtype, lower.dtype) == (np.float64, np.float64)
+
+
+_SHARES = st.sampled_from([0.0, 0.1, 0.6, 1.0])
+
+
+@given(_SIZES, _SIZES, _SHARES, _SEEDS)
+def test_the_error_is_that_on_the_samples_whatever_was_mixed_in(rows, columns, share, seed):
+    weight, inputs = _sample(rows, columns, columns, seed)
+    moment = inputs @ inputs.T / inputs.shape[1]
+    most = min(rows, columns)
+    basis = from_input_moment(weight, moment, most, unseen=share)
+    for cut in range(most + 1):
+        assert _measured(basis, weight, inputs, cut) == pytest.approx(basis.error(cut), abs=1e-7)
+
+
+@given(_SIZES, _SIZES, _SHARES, _SEEDS)
+def test_mixing_at_the_input_is_mixing_at_the_output(rows, columns, share, seed):
+    weight, inputs = _sample(rows, columns, columns, seed)
+    moment = inputs @ inputs.T / inputs.shape[1]
+    output, most = weight @ moment @ weight.T, min(rows, columns)
+    guide = blended(output, weight @ weight.T, share)
+    assert np.trace(guide) == pytest.approx(np.trace(output))
+    one = from_output_moment(output, most, guide=guide)
+    other = from_input_moment(weight, moment, most, unseen=share)
+    for cut in range(most + 1):
+        assert one.error(cut) == pytest.approx(other.error(cut), abs=1e-6)
+
+
+def test_few_samples_with_white_inputs_do_better_on_others_than_alone():
+    rng = np.random.default_rng(4)
+    scales = np.arange(1, 49) ** -0.5
+    weight = rng.standard_normal((32, 48))
+    few, others = (scales[:, None] * rng.standard_normal((48, count)) for count in (16, 4000))
+    moment = few @ few.T / few.shape[1]
+    alone, mixed, white = (
+        from_input_moment(weight, moment, 32, unseen=0),
+        from_input_moment(weight, moment, 32, unseen=0.3),
+        from_weight(weight, 32),
+    )
+    for rank in (16, 24):
+        errors = [_measured(basis, weight, others, rank) for basis in (alone, mixed, white)]
+        assert errors[1] < 0.97 * min(errors[0], errors[2])

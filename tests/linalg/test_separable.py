@@ -31,10 +31,15 @@ def _measured(weight: np.ndarray, other: np.ndarray, inputs: np.ndarray) -> floa
     return float(np.sum(error**2) / np.sum(output**2))
 
 
-@given(_SIZES, _SIZES, _SIZES, _SEEDS, st.booleans())
-def test_the_error_is_the_one_measured(outputs, rows, taps, seed, deficient):
+_SHARES = st.sampled_from([0.0, 0.1, 1.0])
+
+
+@given(_SIZES, _SIZES, _SIZES, _SEEDS, st.booleans(), _SHARES)
+def test_the_error_is_the_one_measured(  # noqa: PLR0917 - what hypothesis draws
+    outputs, rows, taps, seed, deficient, unseen
+):
     weight, inputs = _sample(outputs, rows, taps, seed, rank=3 if deficient else None)
-    basis = separable(weight, inputs @ inputs.T / inputs.shape[1], rows)
+    basis = separable(weight, inputs @ inputs.T / inputs.shape[1], rows, unseen=unseen)
     for rank in range(1, rows + 1):
         for second in (basis.factors(rank)[1], basis.unfitted(rank)[1]):
             measured = _measured(weight, _rebuilt(basis.directions[:, :rank], second), inputs)
@@ -62,12 +67,14 @@ def test_the_refit_is_much_better_on_correlated_inputs():
     assert separable(weight, moment, 8).error(4) < 0.5 * plain
 
 
-@given(_SIZES, _SIZES, _SIZES, _SEEDS, st.sampled_from([None, 2, 99]))
-def test_at_full_rank_it_is_the_weight(outputs, rows, taps, seed, rank):
+@given(_SIZES, _SIZES, _SIZES, _SEEDS, st.sampled_from([None, 2, 99]), _SHARES)
+def test_at_full_rank_it_is_the_weight(  # noqa: PLR0917 - what hypothesis draws
+    outputs, rows, taps, seed, rank, unseen
+):
     """Also along directions that the data never showed."""
     weight, inputs = _sample(outputs, rows, taps, seed, rank=rank)
     moment = None if rank is None else inputs @ inputs.T / inputs.shape[1]
-    basis = separable(weight, moment, rows)
+    basis = separable(weight, moment, rows, unseen=unseen)
     np.testing.assert_allclose(_rebuilt(*basis.factors(rows)), weight, atol=1e-8)
     assert basis.error(rows) == pytest.approx(0, abs=1e-12)
 
