@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -11,12 +12,14 @@ import numpy.typing as npt
 
 from structopt_onnx.linalg.low_rank import (
     OutputBasis,
+    blended,
     from_input_moment,
     from_output_moment,
 )
-from structopt_onnx.linalg.separable import SeparableBasis, ridge_for, separable
+from structopt_onnx.linalg.separable import SeparableBasis, ridge_for, separable, unseen_share
 from structopt_onnx.linalg.workers import Workers
 from structopt_onnx.model.statistic import PatchStatistic
+from structopt_onnx.passes.low_rank.seen import share_above_zero
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,7 +35,9 @@ Factors = tuple[tuple[FloatArray, ...], FloatArray | None]
 """The weight of each stage, and what the output's mean loses, float64 [m]."""
 
 
-def fit_of(site: ConvSite, facts: Facts, wanted: Statistic, *, centre: bool) -> ConvFit:
+def fit_of(
+    site: ConvSite, facts: Facts, wanted: Statistic, *, centre: bool, unseen: float = 0.0
+) -> ConvFit:
     """Fit a weight to the moments gathered, or to itself alone when there are none.
 
     Parameters
@@ -43,13 +48,28 @@ def fit_of(site: ConvSite, facts: Facts, wanted: Statistic, *, centre: bool) -> 
         What `statistic_of` asked for.
     centre
         Fit the covariance and give back the mean; else the second moment.
+    unseen
+        Least share of white inputs among those that are fitted: see `unseen_share`.
     """
     moments = facts.statistic(wanted)
     of_patches = isinstance(wanted, PatchStatistic)
     bias = site.uses[0].bias
     if moments is not None and not of_patches and bias is not None:
         moments = replace(moments, mean=moments.mean - bias)
-    return ConvFit(site, site.blocks(facts), moments, of_patches, centre, workers=facts.workers)
+    if moments is not None:
+        # Positions share most of their numbers: what counts is how many patches lie side by side.
+        shared = math.prod(max(1.0, k / s) for k, s in zip(site.kernel, site.strides, strict=True))
+        unseen = unseen_share(unseen, moments.count / shared / moments.mean.size)
+    blocks, workers = site.blocks(facts), facts.workers
+    return ConvFit(site, blocks, moments, of_patches, centre, unseen, workers=workers)
+
+
+def unscaled(factors: Factors, scales: FloatArray) -> Factors:
+    """Undo `ConvFit.scaled` in the last of the factors and in what the mean loses."""
+    arrays, lost = factors
+    last = arrays[-1].reshape(scales.size, -1) / scales[:, None]
+    rest = None if lost is None else lost / scales
+    return (*arrays[:-1], last.reshape(arrays[-1].shape)), rest
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +88,8 @@ class ConvFit:
         Whether `moments` are those of the patches, else of the output without its bias.
     centred
         Fit the covariance and give back the mean; else the second moment.
+    unseen
+        Share of white inputs among those that are fitted; errors are those on the data alone.
     tried
         The layouts that will be asked for; none stands for all.
     workers
@@ -79,8 +101,30 @@ class ConvFit:
     moments: Moments | None
     of_patches: bool
     centred: bool
+    unseen: float = 0.0
     tried: tuple[Layout, ...] = ()
     workers: Workers = field(default_factory=Workers)
+
+    def scaled(self, scales: FloatArray) -> ConvFit:
+        """Return the fit of outputs whose channels are multiplied by these scales [outputs]."""
+        blocks = self.blocks * scales.reshape(len(self.blocks), -1, 1)
+        moments = self.moments
+        if moments is not None and not self.of_patches:
+            covariance = moments.covariance * np.outer(scales, scales)
+            moments = replace(moments, mean=moments.mean * scales, covariance=covariance)
+        return replace(self, blocks=blocks, moments=moments)
+
+    def share_above_zero(self) -> FloatArray | None:
+        """Return how often each channel of the output is above zero, [outputs]."""
+        if self.moments is None:
+            return None
+        mean, covariance = self.moments.mean, self.moments.covariance
+        variance = covariance.diagonal()
+        if self.of_patches:
+            weight = self.blocks[0]
+            mean, variance = weight @ mean, np.sum((weight @ covariance) * weight, axis=1)
+        bias = self.site.uses[0].bias
+        return share_above_zero(mean if bias is None else mean + bias, variance)
 
     @property
     def serves_inputs(self) -> bool:
@@ -134,10 +178,14 @@ class ConvFit:
             return self._by_output(bases, None)
         if self.of_patches:
             weight = self.blocks[0]
-            basis = solve(from_input_moment, weight, moment, most)
+            basis = solve(from_input_moment, weight, moment, most, unseen=self.unseen)
             return self._by_output([basis], None if mean is None else weight @ mean)
         parts = [slice(k * outputs, (k + 1) * outputs) for k in range(len(self.blocks))]
-        bases = [solve(from_output_moment, moment[part, part], most) for part in parts]
+        bases = []
+        for part, b in zip(parts, self.blocks, strict=True):
+            own = moment[part, part]
+            guide = blended(own, b @ b.T, self.unseen)
+            bases.append(solve(from_output_moment, own, most, guide=guide))
         return self._by_output(bases, mean)
 
     def _by_output(self, bases: list[OutputBasis], mean: FloatArray | None) -> ChannelFit:
@@ -172,7 +220,7 @@ class ConvFit:
         split = weight.reshape(len(weight), rows, -1)
         most = max((t.ranks[0] for t in self.tried if t.scheme in schemes), default=rows)
         ridge = 0.0 if self.moments is None else ridge_for(self.moments.count / weight.shape[1])
-        basis = self.workers.solve(separable, split, moment, most, ridge=ridge)
+        basis = self.workers.solve(separable, split, moment, most, ridge=ridge, unseen=self.unseen)
         return SeparableFit(basis, mean)
 
 

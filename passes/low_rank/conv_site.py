@@ -31,14 +31,17 @@ REFUSALS = {
     "bias-not-constant": "the bias changes from run to run",
     "inside-subgraph": "activations inside a subgraph or function can't be observed",
     "depthwise": "each group has one input channel or makes one output channel",
-    "first-layer": "the filters read the model's input or hardly any channels",
+    "first-layer": "the filters read the model's input or hardly any channels, and see little",
 }
 _OPERATORS = {"Conv", "ConvTranspose"}
 _DTYPES = {ir.DataType.FLOAT16, ir.DataType.FLOAT}
 # Weight, input channels and at least one spatial axis.
 _LEAST_RANK = 3
-# Images have one to four channels; their first layer costs little and loses much.
+# Images have one to four channels; their first layer costs little and loses much. Filters over
+# as many numbers as a window of a waveform or a patch of an image are layers like others: on a
+# pitch tracker the first, of 512 taps, is worth cutting before any other.
 _FEW_CHANNELS = 4
+_MANY_NUMBERS = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -217,6 +220,8 @@ def _too_thin(site: ConvSite) -> tuple[str, str] | None:
     groups = site.groups
     if groups > 1 and groups in {site.inputs, site.outputs}:
         return "depthwise", f"{groups} groups"
+    if site.inputs * site.taps >= _MANY_NUMBERS:
+        return None
     if site.inputs <= _FEW_CHANNELS:
         return "first-layer", f"{site.inputs} input channels"
     if any(use.data.is_graph_input() for use in site.uses):

@@ -4,8 +4,10 @@ What it does
     ``y = x W`` with W of n x m becomes ``y = (x P) Q`` with P of n x r and Q of r x m. The
     directions kept are those that carry the layer's output on calibration data: eigenvectors of
     the output covariance, or the weight's singular vectors when there are no data. What the mean
-    of the output loses is put back into the bias where there is a constant one. All nodes that
-    share the weight are rewritten together, on one pair of factors.
+    of the output loses is put back into the bias where there is a constant one. Where a
+    normalization or weights behind it hear some features louder than others, ranks fitted to
+    that are a second choice. All nodes that share the weight are rewritten together, on one
+    pair of factors.
 
 Why
     r (m + n) < m n multiplications and parameters, for an error that the user's budget bounds.
@@ -29,11 +31,13 @@ import numpy as np
 import numpy.typing as npt
 
 from structopt_onnx.linalg.low_rank import (
+    blended,
     from_input_moment,
     from_output_moment,
     from_weight,
 )
 from structopt_onnx.linalg.moments import LARGEST_DIMENSION
+from structopt_onnx.linalg.separable import unseen_share
 from structopt_onnx.model.exactness import Exactness
 from structopt_onnx.model.statistic import Statistic
 from structopt_onnx.passes.low_rank.matmul_pair import Fit, factored
@@ -43,6 +47,7 @@ from structopt_onnx.passes.low_rank.matmul_site import (
     find_sites,
     site_of,
 )
+from structopt_onnx.passes.low_rank.seen import seen_scales, share_above_zero
 from structopt_onnx.rewriting.cost import Cost
 from structopt_onnx.rewriting.passes import Choice, Option, Pass, Refusal
 from structopt_onnx.rewriting.target import TARGETS
@@ -69,6 +74,11 @@ class FactorMatmul(Pass):
         Ranks offered are multiples of this; 0 takes the target's.
     centre
         Fit the covariance and correct the bias where it is constant; else the second moment.
+    unseen
+        Least share of white inputs among those that are fitted, more where the samples are few:
+        samples never show all that comes. 0 fits the samples alone.
+    seen
+        Also offer fits in the metric that the layers behind see; the probe tells which is better.
     """
 
     name: ClassVar[str] = "factor-matmul"
@@ -83,6 +93,8 @@ class FactorMatmul(Pass):
     target: str = "cpu"
     rank_multiple: int = 0
     centre: bool = True
+    unseen: float = 0.01
+    seen: bool = True
 
     def needs(self, scope: Scope, facts: Facts) -> Iterable[Statistic]:
         """Return output or input moments, whichever is smaller, for each weight found."""
@@ -93,17 +105,18 @@ class FactorMatmul(Pass):
     def propose(self, scope: Scope, facts: Facts) -> Iterator[Choice | Refusal]:
         """Yield one choice per weight, with an option per rank that pays."""
         found = find_sites(scope, facts)
-        yield from facts.workers.each(lambda site: self._proposal(site, facts), found)
+        for proposals in facts.workers.each(lambda site: self._proposals(site, facts), found):
+            yield from proposals
 
-    def _proposal(self, site: MatmulSite | Refusal, facts: Facts) -> Choice | Refusal:
+    def _proposals(self, site: MatmulSite | Refusal, facts: Facts) -> list[Choice | Refusal]:
         if isinstance(site, Refusal):
-            return site
+            return [site]
         name = site.weight.name or ""
         if not self._ranks(site):
-            return Refusal("no-rank-pays", f"shape {site.weight.shape}", name)
+            return [Refusal("no-rank-pays", f"shape {site.weight.shape}", name)]
         if self._too_large(site):
-            return Refusal("statistics-too-large", f"shape {site.weight.shape}", name)
-        return self._choice(site, facts)
+            return [Refusal("statistics-too-large", f"shape {site.weight.shape}", name)]
+        return [*self._choices(site, facts)]
 
     def _ranks(self, site: MatmulSite) -> range:
         rows, columns = site.shape
@@ -131,27 +144,56 @@ class FactorMatmul(Pass):
         names = dict.fromkeys(use.data.name or "" for use in site.uses)
         return Statistic(tuple(names), first.data_axis)
 
-    def _fit(self, site: MatmulSite, facts: Facts) -> Fit:
+    def _fit(self, site: MatmulSite, facts: Facts, scales: Vector | None = None) -> Fit:
         weight, most = site.matrix(facts), self._ranks(site)[-1]
         solve = facts.workers.solve
+        if scales is not None:
+            weight = weight * scales[:, None]
         wanted = self._statistic(site)
         moments = facts.statistic(wanted)
         if moments is None:
             return Fit(solve(from_weight, weight, most), None)
         centred = self.centre and all(use.bias is not None for use in site.uses)
         first = site.uses[0]
+        unseen = unseen_share(self.unseen, moments.count / moments.mean.size)
         if self._by_output(site):
             bias = first.bias if first.node.op_type == "Gemm" and first.bias is not None else 0.0
             mean = (moments.mean - bias) / first.scale
             covariance = moments.covariance / first.scale**2
             moment = covariance if centred else covariance + np.outer(mean, mean)
-            return Fit(solve(from_output_moment, moment, most), mean if centred else None)
+            if scales is not None:
+                mean, moment = scales * mean, moment * np.outer(scales, scales)
+            guide = blended(moment, weight @ weight.T, unseen) if unseen else None
+            basis = solve(from_output_moment, moment, most, guide=guide)
+            return Fit(basis, mean if centred else None, scales)
         moment = moments.covariance if centred else moments.second_moment
-        basis = solve(from_input_moment, weight, moment, min(most, *weight.shape))
-        return Fit(basis, weight @ moments.mean if centred else None)
+        basis = solve(from_input_moment, weight, moment, min(most, *weight.shape), unseen=unseen)
+        return Fit(basis, weight @ moments.mean if centred else None, scales)
 
-    def _choice(self, site: MatmulSite, facts: Facts) -> Choice:
-        fit = self._fit(site, facts)
+    def _choices(self, site: MatmulSite, facts: Facts) -> Iterator[Choice]:
+        yield self._choice(site, facts, self._fit(site, facts))
+        if self.seen and len(site.uses) == 1 and facts.statistic(self._statistic(site)) is not None:
+            use = site.uses[0]
+            passing = self._passing(site, facts)
+            scales = seen_scales(
+                use.node.outputs[0], use.output_axis, site.shape[0], facts, passing
+            )
+            if scales is not None:
+                yield self._choice(site, facts, self._fit(site, facts, scales))
+
+    def _passing(self, site: MatmulSite, facts: Facts) -> Vector | None:
+        """Return how often each feature is above zero, its bias added, [m]."""
+        moments, first = facts.statistic(self._statistic(site)), site.uses[0]
+        if moments is None or first.bias is None:
+            return None
+        if self._by_output(site):
+            added = first.bias if first.node.op_type == "MatMul" else 0.0
+            return share_above_zero(moments.mean + added, moments.covariance.diagonal())
+        weight = first.scale * site.matrix(facts)
+        variance = np.sum((weight @ moments.covariance) * weight, axis=1)
+        return share_above_zero(weight @ moments.mean + first.bias, variance)
+
+    def _choice(self, site: MatmulSite, facts: Facts, fit: Fit) -> Choice:
         name = site.weight.name or ""
         moments = facts.statistic(self._statistic(site))
 
@@ -164,7 +206,7 @@ class FactorMatmul(Pass):
             site.uses[0].node.outputs[0].name or "",
             tuple(
                 Option(
-                    f"rank {rank}",
+                    f"rank {rank}{'' if fit.scales is None else ' as seen'}",
                     fit.basis.error(rank),
                     self._cost(site, facts, None),
                     self._cost(site, facts, rank),

@@ -26,10 +26,21 @@ _GEMM_WITHOUT_C = 11
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """Directions to keep and, when centred, the mean of the product, float64 [m]."""
+    """Directions to keep, for a product whose features are multiplied by scales.
+
+    Parameters
+    ----------
+    basis
+        The directions of the scaled product.
+    mean
+        Its mean when the fit is centred, float64 [m].
+    scales
+        One per feature, positive, float64 [m]; None stands for ones.
+    """
 
     basis: OutputBasis
     mean: Vector | None
+    scales: Vector | None = None
 
 
 def factored(site: MatmulSite, scope: Scope, facts: Facts, fit: Fit, rank: int) -> Patch:
@@ -44,8 +55,10 @@ def factored(site: MatmulSite, scope: Scope, facts: Facts, fit: Fit, rank: int) 
     rank
         How many of them.
     """
-    upper, lower = fit.basis.factors(site.matrix(facts), rank)
-    lost = None if fit.mean is None else fit.mean - upper @ (upper.T @ fit.mean)
+    scales = np.ones(site.shape[0]) if fit.scales is None else fit.scales
+    upper, lower = fit.basis.factors(scales[:, None] * site.matrix(facts), rank)
+    lost = None if fit.mean is None else (fit.mean - upper @ (upper.T @ fit.mean)) / scales
+    upper = upper / scales[:, None]
     right = site.uses[0].weight_index == 1
     factors = (
         _constant(site, "in", lower.T if right else lower),

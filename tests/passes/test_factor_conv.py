@@ -125,7 +125,13 @@ def _site(model: ir.Model) -> tuple[ConvSite, Facts]:
     return site, facts
 
 
-def _fit(layer: Layer, samples: list[dict[str, np.ndarray]] | None, *, centre: bool = True):
+def _fit(
+    layer: Layer,
+    samples: list[dict[str, np.ndarray]] | None,
+    *,
+    centre: bool = True,
+    unseen: float = 0.1,
+):
     """Return the fit on samples as the pass makes it, or on the weight alone."""
     model = load(layer.model())
     site, facts = _site(model)
@@ -134,7 +140,7 @@ def _fit(layer: Layer, samples: list[dict[str, np.ndarray]] | None, *, centre: b
     if samples is not None:
         session = Session(layer.model().SerializeToString(), optimize=False)
         facts.statistics = gather(model, load_samples(samples, session.inputs), [wanted])
-    return fit_of(site, facts, wanted, centre=centre)
+    return fit_of(site, facts, wanted, centre=centre, unseen=unseen)
 
 
 def _apply(layer: Layer, fit: ConvFit, layout: Layout) -> Session:
@@ -197,12 +203,12 @@ def _some_ranks(site: ConvSite, fit: ConvFit, data: st.DataObject) -> Layout:
     return spatial(site, *ranks, int(scheme == "spatial-transposed"))
 
 
-@given(layers(), st.booleans(), st.data())
+@given(layers(), st.booleans(), st.sampled_from([0.0, 0.1, 1.0]), st.data())
 def test_the_error_is_the_one_measured_on_the_fit_data(
-    layer: Layer, centre: bool, data: st.DataObject
+    layer: Layer, centre: bool, unseen: float, data: st.DataObject
 ):
     samples = layer.feeds(8)
-    fit = _fit(layer, samples, centre=centre)
+    fit = _fit(layer, samples, centre=centre, unseen=unseen)
     layout = _some_ranks(_site(load(layer.model()))[0], fit, data)
     original = Session(layer.model().SerializeToString(), optimize=False)
     cut = _apply(layer, fit, layout)
