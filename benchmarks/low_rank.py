@@ -172,13 +172,14 @@ class Study:
 
 
 def single(sites: Sequence[Site], objective: Objective) -> list[Site]:
-    """Return the sites about one weight that pay; the joint ones are on offer singly, too."""
-    return [
-        site
-        for site in sites
-        if len(site.choice.site) == 1
-        and any(o.after.of(objective) < o.before.of(objective) for o in site.choice.options)
-    ]
+    """Return the first site about each weight alone that pays; others fit the same differently."""
+    found: dict[frozenset[str], Site] = {}
+    for site in sites:
+        options, weights = site.choice.options, site.choice.site
+        paying = any(o.after.of(objective) < o.before.of(objective) for o in options)
+        if len(weights) == 1 and paying:
+            found.setdefault(weights, site)
+    return list(found.values())
 
 
 def table(study: Study, points: Sequence[Point], original: str) -> str:

@@ -7,7 +7,8 @@ What it does
     of the output loses is put back into the bias where there is a constant one. Where a
     normalization or weights behind it hear some features louder than others, ranks fitted to
     that are a second choice. All nodes that share the weight are rewritten together, on one
-    pair of factors.
+    pair of factors. Weights that multiply one input, such as queries, keys and values, may share
+    the first factor: r (n + m_1 + m_2 + m_3) parameters.
 
 Why
     r (m + n) < m n multiplications and parameters, for an error that the user's budget bounds.
@@ -28,38 +29,31 @@ from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
-from structopt_onnx.linalg.low_rank import (
-    blended,
-    from_input_moment,
-    from_output_moment,
-    from_weight,
-)
 from structopt_onnx.linalg.moments import LARGEST_DIMENSION
-from structopt_onnx.linalg.separable import unseen_share
 from structopt_onnx.model.exactness import Exactness
-from structopt_onnx.model.statistic import Statistic
-from structopt_onnx.passes.low_rank.matmul_pair import Fit, factored
+from structopt_onnx.passes.low_rank.matmul_fit import by_output, fit_of, passing, statistic_of
+from structopt_onnx.passes.low_rank.matmul_joint import JointSite, joint_sites
+from structopt_onnx.passes.low_rank.matmul_pair import factored
 from structopt_onnx.passes.low_rank.matmul_site import (
     REFUSALS,
     MatmulSite,
     find_sites,
     site_of,
 )
-from structopt_onnx.passes.low_rank.seen import seen_scales, share_above_zero
+from structopt_onnx.passes.low_rank.seen import seen_scales
 from structopt_onnx.rewriting.cost import Cost
 from structopt_onnx.rewriting.passes import Choice, Option, Pass, Refusal
 from structopt_onnx.rewriting.target import TARGETS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from structopt_onnx.model.facts import Facts
     from structopt_onnx.model.patch import Patch
     from structopt_onnx.model.scope import Scope
-
-Vector = npt.NDArray[np.float64]
+    from structopt_onnx.model.statistic import Statistic
+    from structopt_onnx.passes.low_rank.matmul_pair import Fit
 
 
 @dataclass(frozen=True)
@@ -79,6 +73,8 @@ class FactorMatmul(Pass):
         samples never show all that comes. 0 fits the samples alone.
     seen
         Also offer fits in the metric that the layers behind see; the probe tells which is better.
+    joint
+        Also offer one first factor for all weights that multiply the same input.
     """
 
     name: ClassVar[str] = "factor-matmul"
@@ -95,18 +91,31 @@ class FactorMatmul(Pass):
     centre: bool = True
     unseen: float = 0.01
     seen: bool = True
+    joint: bool = True
 
     def needs(self, scope: Scope, facts: Facts) -> Iterable[Statistic]:
         """Return output or input moments, whichever is smaller, for each weight found."""
-        for site in find_sites(scope, facts):
-            if isinstance(site, MatmulSite) and self._ranks(site) and not self._too_large(site):
-                yield self._statistic(site)
+        found = find_sites(scope, facts)
+        fitting = [site for site in found if isinstance(site, MatmulSite) and self._fits(site)]
+        yield from map(statistic_of, fitting)
+        yield from (together.statistic for together in self._together(fitting))
 
     def propose(self, scope: Scope, facts: Facts) -> Iterator[Choice | Refusal]:
-        """Yield one choice per weight, with an option per rank that pays."""
-        found = find_sites(scope, facts)
+        """Yield the choices of each weight, with an option per rank that pays."""
+        found = list(find_sites(scope, facts))
         for proposals in facts.workers.each(lambda site: self._proposals(site, facts), found):
             yield from proposals
+        fitting = [s for s in found if isinstance(s, MatmulSite) and self._fits(s)]
+
+        def jointly(together: JointSite) -> Choice:
+            ranks = self._ranks(together)
+            fit = together.fit(facts, ranks[-1], centre=self.centre, unseen=self.unseen)
+            return together.choice(facts, ranks, fit, self._timed)
+
+        yield from facts.workers.each(jointly, self._together(fitting))
+
+    def _fits(self, site: MatmulSite) -> bool:
+        return bool(self._ranks(site)) and not self._too_large(site)
 
     def _proposals(self, site: MatmulSite | Refusal, facts: Facts) -> list[Choice | Refusal]:
         if isinstance(site, Refusal):
@@ -118,7 +127,15 @@ class FactorMatmul(Pass):
             return [Refusal("statistics-too-large", f"shape {site.weight.shape}", name)]
         return [*self._choices(site, facts)]
 
-    def _ranks(self, site: MatmulSite) -> range:
+    def _together(self, sites: Sequence[MatmulSite]) -> Iterator[JointSite]:
+        for site in joint_sites(sites) if self.joint else ():
+            if self._ranks(site) and site.shape[1] <= LARGEST_DIMENSION:
+                yield site
+
+    def _timed(self, cost: Cost) -> Cost:
+        return replace(cost, seconds=TARGETS[self.target].seconds(cost))
+
+    def _ranks(self, site: MatmulSite | JointSite) -> range:
         rows, columns = site.shape
         step = self.rank_multiple or TARGETS[self.target].rank_multiple
         return range(step, -(-rows * columns // max(1, rows + columns)), step)
@@ -126,76 +143,28 @@ class FactorMatmul(Pass):
     @classmethod
     def _too_large(cls, site: MatmulSite) -> bool:
         outputs, inputs = site.shape
-        return (outputs if cls._by_output(site) else inputs) > LARGEST_DIMENSION
-
-    @staticmethod
-    def _by_output(site: MatmulSite) -> bool:
-        """Whether the moments of the product can be had from those of the node's output."""
-        outputs, inputs = site.shape
-        first = site.uses[0]
-        plain = first.node.op_type == "MatMul" or (first.bias is not None and first.scale != 0)
-        return outputs <= inputs and len(site.uses) == 1 and plain
-
-    @classmethod
-    def _statistic(cls, site: MatmulSite) -> Statistic:
-        first = site.uses[0]
-        if cls._by_output(site):
-            return Statistic((first.node.outputs[0].name or "",), first.output_axis)
-        names = dict.fromkeys(use.data.name or "" for use in site.uses)
-        return Statistic(tuple(names), first.data_axis)
-
-    def _fit(self, site: MatmulSite, facts: Facts, scales: Vector | None = None) -> Fit:
-        weight, most = site.matrix(facts), self._ranks(site)[-1]
-        solve = facts.workers.solve
-        if scales is not None:
-            weight = weight * scales[:, None]
-        wanted = self._statistic(site)
-        moments = facts.statistic(wanted)
-        if moments is None:
-            return Fit(solve(from_weight, weight, most), None)
-        centred = self.centre and all(use.bias is not None for use in site.uses)
-        first = site.uses[0]
-        unseen = unseen_share(self.unseen, moments.count / moments.mean.size)
-        if self._by_output(site):
-            bias = first.bias if first.node.op_type == "Gemm" and first.bias is not None else 0.0
-            mean = (moments.mean - bias) / first.scale
-            covariance = moments.covariance / first.scale**2
-            moment = covariance if centred else covariance + np.outer(mean, mean)
-            if scales is not None:
-                mean, moment = scales * mean, moment * np.outer(scales, scales)
-            guide = blended(moment, weight @ weight.T, unseen) if unseen else None
-            basis = solve(from_output_moment, moment, most, guide=guide)
-            return Fit(basis, mean if centred else None, scales)
-        moment = moments.covariance if centred else moments.second_moment
-        basis = solve(from_input_moment, weight, moment, min(most, *weight.shape), unseen=unseen)
-        return Fit(basis, weight @ moments.mean if centred else None, scales)
+        return (outputs if by_output(site) else inputs) > LARGEST_DIMENSION
 
     def _choices(self, site: MatmulSite, facts: Facts) -> Iterator[Choice]:
-        yield self._choice(site, facts, self._fit(site, facts))
-        if self.seen and len(site.uses) == 1 and facts.statistic(self._statistic(site)) is not None:
+        fit = partial(
+            fit_of,
+            site,
+            facts,
+            self._ranks(site)[-1],
+            centre=self.centre,
+            unseen=self.unseen,
+        )
+        yield self._choice(site, facts, fit())
+        if self.seen and len(site.uses) == 1 and facts.statistic(statistic_of(site)) is not None:
             use = site.uses[0]
-            passing = self._passing(site, facts)
-            scales = seen_scales(
-                use.node.outputs[0], use.output_axis, site.shape[0], facts, passing
-            )
+            made, axis = use.node.outputs[0], use.output_axis
+            scales = seen_scales(made, axis, site.shape[0], facts, passing(site, facts))
             if scales is not None:
-                yield self._choice(site, facts, self._fit(site, facts, scales))
-
-    def _passing(self, site: MatmulSite, facts: Facts) -> Vector | None:
-        """Return how often each feature is above zero, its bias added, [m]."""
-        moments, first = facts.statistic(self._statistic(site)), site.uses[0]
-        if moments is None or first.bias is None:
-            return None
-        if self._by_output(site):
-            added = first.bias if first.node.op_type == "MatMul" else 0.0
-            return share_above_zero(moments.mean + added, moments.covariance.diagonal())
-        weight = first.scale * site.matrix(facts)
-        variance = np.sum((weight @ moments.covariance) * weight, axis=1)
-        return share_above_zero(weight @ moments.mean + first.bias, variance)
+                yield self._choice(site, facts, fit(scales=scales))
 
     def _choice(self, site: MatmulSite, facts: Facts, fit: Fit) -> Choice:
         name = site.weight.name or ""
-        moments = facts.statistic(self._statistic(site))
+        moments = facts.statistic(statistic_of(site))
 
         def patch(rank: int, scope: Scope, facts: Facts) -> Patch | Refusal:
             found = site_of(name, scope, facts)
@@ -232,4 +201,4 @@ class FactorMatmul(Pass):
             macs=positions * size,
             nodes=len(site.uses) * (1 if rank is None else 2),
         )
-        return replace(cost, seconds=TARGETS[self.target].seconds(cost))
+        return self._timed(cost)

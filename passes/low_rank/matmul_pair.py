@@ -61,8 +61,8 @@ def factored(site: MatmulSite, scope: Scope, facts: Facts, fit: Fit, rank: int) 
     upper = upper / scales[:, None]
     right = site.uses[0].weight_index == 1
     factors = (
-        _constant(site, "in", lower.T if right else lower),
-        _constant(site, "out", upper.T if right else upper),
+        constant(site, "in", lower.T if right else lower),
+        constant(site, "out", upper.T if right else upper),
     )
     edit = Edit(remove=(), add=(), rewire={})
     for use in site.uses:
@@ -87,7 +87,7 @@ def _pair(
     opset: int,
 ) -> Edit:
     name = use.node.outputs[0].name or "y"
-    thin, wide = Fresh(f"{name}_thin"), Fresh(f"{name}_wide")
+    thin = Fresh(f"{name}_thin")
     right = use.weight_index == 1
     flag = "transA" if right else "transB"
     turned = use.node.op_type == "Gemm" and flag in use.node.attributes
@@ -96,9 +96,20 @@ def _pair(
     operands = (use.data, factors[0]) if right else (factors[0], use.data)
     first = NewNode("MatMul", operands, (thin,))
     if turned:
-        zero = (_constant(site, "zero", np.zeros(1)),) if opset < _GEMM_WITHOUT_C else ()
+        zero = (constant(site, "zero", np.zeros(1)),) if opset < _GEMM_WITHOUT_C else ()
         first = NewNode("Gemm", operands + zero, (thin,), {flag: 1})
-    operands = (thin, factors[1]) if right else (factors[1], thin)
+    second = wide_product(site, use, thin, factors[1], bias)
+    return replace(second, add=(first, *second.add))
+
+
+def wide_product(
+    site: MatmulSite, use: Use, thin: Fresh, factor: Fresh, bias: Vector | None
+) -> Edit:
+    """Describe the second of two products and the addition behind it, in place of a use."""
+    name = use.node.outputs[0].name or "y"
+    wide = Fresh(f"{name}_wide")
+    operands: tuple[Operand, ...]
+    operands = (thin, factor) if use.weight_index == 1 else (factor, thin)
     if use.node.op_type == "Gemm":
         addend: tuple[Operand, ...] = tuple(use.node.inputs[2:])
         if bias is not None:
@@ -107,23 +118,24 @@ def _pair(
         if bias is not None:
             kept.pop("beta", None)
         second = NewNode("Gemm", (*operands, *addend), (wide,), kept)
-        return Edit((use.node,), (first, second), rewire={use.node.outputs[0]: wide})
+        return Edit((use.node,), (second,), rewire={use.node.outputs[0]: wide})
     second = NewNode("MatMul", operands, (wide,))
     if bias is None or use.add is None:
-        return Edit((use.node,), (first, second), rewire={use.node.outputs[0]: wide})
+        return Edit((use.node,), (second,), rewire={use.node.outputs[0]: wide})
     old = next(i for i in use.add.inputs if i is not use.node.outputs[0])
     biased = Fresh(f"{name}_biased")
     rank = len(old.shape or ()) if old is not None else 1
     third = NewNode("Add", (wide, _bias(site, use, bias, rank)), (biased,))
-    return Edit((use.node, use.add), (first, second, third), rewire={use.add.outputs[0]: biased})
+    return Edit((use.node, use.add), (second, third), rewire={use.add.outputs[0]: biased})
 
 
 def _bias(site: MatmulSite, use: Use, bias: Vector, rank: int) -> Fresh:
     """Shape a bias over the output features, of at least the rank it had before."""
     tail = (bias.size,) if use.output_axis == -1 else (bias.size, 1)
-    return _constant(site, "bias", bias.reshape((1,) * (rank - len(tail)) + tail))
+    return constant(site, "bias", bias.reshape((1,) * (rank - len(tail)) + tail))
 
 
-def _constant(site: MatmulSite, suffix: str, array: Vector) -> Fresh:
+def constant(site: MatmulSite, suffix: str, array: Vector) -> Fresh:
+    """Return a new constant of the weight's type, named after it."""
     data = np.ascontiguousarray(array, site.tensor.dtype.numpy())
     return Fresh(f"{site.weight.name}_{suffix}", ir.tensor(data))

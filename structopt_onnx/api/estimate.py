@@ -49,6 +49,7 @@ def estimate(bench: Bench, exact: ExactStage) -> tuple[tuple[EstimateRow, ...], 
     basis = "weights"
     totals = {level: Cost() for level in _LOCAL_ERRORS}
     found = unknown = 0
+    counted: set[tuple[str, str]] = set()
     try:
         if not bench.samples.synthetic and gather_statistics(
             bench, exact, bench.samples[:_FEW_SAMPLES]
@@ -59,6 +60,10 @@ def estimate(bench: Bench, exact: ExactStage) -> tuple[tuple[EstimateRow, ...], 
             for proposal in step.propose(scope, facts):
                 late = time.monotonic() - started > _SECONDS
                 if isinstance(proposal, Choice):
+                    weights = {(scope.path, name) for name in proposal.site}
+                    if counted & weights:  # another way to rewrite the same
+                        continue
+                    counted |= weights
                     trusted = _trusted(proposal) and not late
                     found, unknown = found + trusted, unknown + (not trusted)
                     for level in _LOCAL_ERRORS if trusted else ():

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
+from structopt_onnx.rewriting.bundles import Bundle, bundles
 from structopt_onnx.rewriting.manager import PassManager, Planned
 from structopt_onnx.rewriting.planner import Item, cover, knapsack
 from structopt_onnx.rewriting.record import RewriteRecord
@@ -99,31 +100,39 @@ class Planning:
             for group in items
         )
 
-    def _items(self) -> tuple[list[list[tuple[int, int]]], list[list[Item]]]:
-        """Return site and option of everything on offer, by group, and what it means to plan."""
+    def _items(self) -> tuple[list[list[Bundle]], list[list[Item]]]:
+        """Return bundles of everything on offer, by group, and what each means to the plan."""
         objective = self._bench.options.objective
+
+        def item(n: int, k: int) -> Item:
+            return Item(self.sites[n].squared(k), self.sites[n].saving(k, objective))
+
         groups = [
-            [(n, k) for n in members for k in self.sites[n].usable(objective)]
+            bundles(
+                [(n, self.sites[n].choice.site) for n in members],
+                lambda n: self.sites[n].usable(objective),
+                item,
+            )
             for members in self._groups()
         ]
         items = [
-            [Item(self.sites[n].squared(k), self.sites[n].saving(k, objective)) for n, k in group]
+            [
+                Item(sum(i.weight for i in parts), sum(i.value for i in parts))
+                for parts in ([item(n, k) for n, k in bundle] for bundle in group)
+            ]
             for group in groups
         ]
         return groups, items
 
-    def _chosen(
-        self, groups: Sequence[Sequence[tuple[int, int]]], found: Sequence[int | None]
-    ) -> Chosen:
+    def _chosen(self, groups: Sequence[Sequence[Bundle]], found: Sequence[int | None]) -> Chosen:
         chosen: list[int | None] = [None] * len(self.sites)
         for group, index in zip(groups, found, strict=True):
-            if index is not None:
-                n, k = group[index]
+            for n, k in group[index] if index is not None else ():
                 chosen[n] = k
         return tuple(chosen)
 
     def _groups(self) -> list[list[int]]:
-        """Return the sites that share a weight together: one option at most is for all of them."""
+        """Return the sites that share weights, also by way of others, together."""
         groups: list[tuple[set[str], list[int]]] = []
         for n, site in enumerate(self.sites):
             weights, members = set(site.choice.site), [n]

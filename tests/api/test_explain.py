@@ -60,7 +60,7 @@ def test_a_wrong_pass_is_not_hidden_by_a_check(saturate, padded):
 def test_too_few_samples_to_split_are_all_used(padded, rows):
     report = so.explain(padded, calibration={"x": rows[:2]})
     assert report.samples.fit == 2
-    assert len(report.plan.sites) == 3
+    assert len({site.weights for site in report.plan.sites}) == 3
 
 
 def test_a_wrong_option_is_named(padded):

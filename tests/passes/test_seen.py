@@ -170,7 +170,7 @@ def test_a_fit_as_seen_does_better_where_it_is_seen(text: str, shape: tuple[int,
     original = Session(proto.SerializeToString(), optimize=False)
     dims = (2, 8) if text is _MATMUL else (1, 8, 5, 5)
     samples = [{"x": rng.standard_normal(dims).astype(np.float32)} for _ in range(40)]
-    step = (FactorMatmul if text is _MATMUL else FactorConv)(rank_multiple=1, unseen=0)
+    step = (FactorMatmul if text is _MATMUL else FactorConv)(rank_multiple=1, unseen=0, seen=True)
     manager = PassManager(CpuTarget())
     facts = manager.facts(load(proto))
     wanted = tuple(step.needs(facts.scopes[0], facts))
