@@ -59,6 +59,8 @@ class FoldDimensions(NodePass[Found]):
         shape = None if data is None else data.producer()
         if shape is None or shape.domain != "" or shape.op_type != "Shape" or index is None:
             return None
+        if any(a.is_ref() for a in (*shape.attributes.values(), *node.attributes.values())):
+            return None
         dims = facts.dims(shape.inputs[0])
         if dims is None:
             return None

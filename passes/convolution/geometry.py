@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 POOLS = frozenset({"AveragePool", "LpPool", "MaxPool"})
 
 
+def is_open(node: ir.Node) -> bool:
+    """Whether an attribute of a node is a function's parameter, known only where it is called."""
+    return any(attribute.is_ref() for attribute in node.attributes.values())
+
+
 def integer(node: ir.Node, name: str, default: int) -> int:
     """Return an integer attribute of a node."""
     attribute = node.attributes.get(name)
@@ -141,7 +146,9 @@ class Window:
 
 
 def window(node: ir.Node, facts: Facts) -> Window | None:
-    """Return the window of a convolution or pool; None where it depends on a shape."""
+    """Return the window of a convolution or pool; None where it depends on a shape or a call."""
+    if is_open(node):
+        return None
     kernel, padding = kernel_shape(node, facts), pads(node, facts)
     if kernel is None or padding is None:
         return None

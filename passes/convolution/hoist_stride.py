@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from structopt_onnx.model.exactness import Exactness
 from structopt_onnx.passes.convolution.demand import Demand
-from structopt_onnx.passes.convolution.geometry import POOLS, kernel_shape
+from structopt_onnx.passes.convolution.geometry import POOLS, is_open, kernel_shape
 from structopt_onnx.passes.convolution.thinning import regions, thinned
 from structopt_onnx.rewriting.passes import Pass, Refusal
 
@@ -73,7 +73,7 @@ class HoistStride(Pass):
 
 
 def _is_strided_point(node: ir.Node, facts: Facts) -> bool:
-    if node.domain != "" or not (node.op_type == "Conv" or node.op_type in POOLS):
+    if node.domain != "" or not (node.op_type == "Conv" or node.op_type in POOLS) or is_open(node):
         return False
     strides = node.attributes.get("strides")
     if strides is None or all(s == 1 for s in strides.as_ints()):

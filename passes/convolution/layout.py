@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from structopt_onnx.passes.convolution.geometry import integer, integers
+from structopt_onnx.passes.convolution.geometry import integer, integers, is_open
 from structopt_onnx.passes.convolution.pointwise import BROADCASTING, UNARY
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def after(first: Perm, second: Perm) -> Perm:
 
 def perm_of(node: ir.Node | None, facts: Facts) -> Perm | None:
     """Return the permutation of a Transpose; None for other nodes and unknown ranks."""
-    if node is None or node.domain != "" or node.op_type != "Transpose":
+    if node is None or node.domain != "" or node.op_type != "Transpose" or is_open(node):
         return None
     rank = facts.rank(node.inputs[0])
     return None if rank is None else integers(node, "perm", tuple(reversed(range(rank))))
@@ -124,7 +124,7 @@ class Layout:
 
         Constants among the other inputs are turned as they are stored.
         """
-        if node.domain != "" or len(node.outputs) != 1 or not node.inputs:
+        if node.domain != "" or len(node.outputs) != 1 or not node.inputs or is_open(node):
             return None
         kind, facts = node.op_type, self.facts
         rank = facts.rank(node.inputs[0])

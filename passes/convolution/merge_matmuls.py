@@ -27,7 +27,7 @@ import onnx_ir as ir
 from structopt_onnx.model.edit import AttributeValue, Edit, Fresh, NewNode
 from structopt_onnx.model.exactness import Exactness
 from structopt_onnx.model.patch import Patch
-from structopt_onnx.passes.convolution.geometry import integer
+from structopt_onnx.passes.convolution.geometry import integer, is_open
 from structopt_onnx.rewriting.passes import NodePass, Refusal
 
 if TYPE_CHECKING:
@@ -70,7 +70,9 @@ class MergeMatmuls(NodePass[tuple[Product, Product]]):
         first = None if value is None else value.producer()
         if value is None or first is None or first.domain != "" or first.graph is not node.graph:
             return None
-        if first.op_type not in self.roots or integer(node, "transA", 0):
+        if first.op_type not in self.roots or is_open(first) or is_open(node):
+            return None
+        if integer(node, "transA", 0):
             return None
         shapes = [_matrix(n, facts) for n in (first, node)]
         one, two = shapes

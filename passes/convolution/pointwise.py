@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from structopt_onnx.passes.convolution.geometry import POOLS, integer, window
+from structopt_onnx.passes.convolution.geometry import POOLS, integer, is_open, window
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
@@ -111,7 +111,7 @@ class Pointwise:
         return node.domain == "" and (node.op_type in UNARY or node.op_type in BROADCASTING)
 
     def _find(self, node: ir.Node) -> tuple[int, ...] | None:
-        if node.domain != "" or len(node.outputs) != 1 or not node.inputs:
+        if node.domain != "" or len(node.outputs) != 1 or not node.inputs or is_open(node):
             return None
         kind, opset = node.op_type, self._facts.opset(self._scope) or 0
         if kind in UNARY or kind == "LRN":

@@ -28,7 +28,14 @@ from typing import TYPE_CHECKING, ClassVar
 from structopt_onnx.model.edit import Edit
 from structopt_onnx.model.exactness import Exactness
 from structopt_onnx.model.patch import Patch
-from structopt_onnx.passes.convolution.geometry import Window, auto_pad, integer, integers, window
+from structopt_onnx.passes.convolution.geometry import (
+    Window,
+    auto_pad,
+    integer,
+    integers,
+    is_open,
+    window,
+)
 from structopt_onnx.passes.convolution.pooled_conv import PooledConv, forms, work, written
 from structopt_onnx.rewriting.passes import NodePass, Refusal
 
@@ -70,6 +77,8 @@ class PoolBeforeConv(NodePass[PooledConv]):
         if value is None or conv is None or conv.domain != "" or conv.op_type != "Conv":
             return None
         name = node.name or ""
+        if is_open(node):
+            return None
         rank, opset = facts.rank(value), facts.opset(scope) or 0
         if rank is None or rank - 2 > _MOST_POOLED_AXES or conv.graph is not node.graph:
             return None

@@ -71,6 +71,9 @@ class Facts:
         if node is None:
             return value.const_value if value.is_initializer() else None
         if node.domain == "" and node.op_type == "Constant":
+            held = node.attributes.get("value")
+            if held is not None and not held.is_ref():
+                return held.as_tensor()  # the library's reader would rename it
             return ir.convenience.get_const_tensor(value)
         if node.domain == "" and node.op_type == "ConstantOfShape":
             return self._expanded(node)

@@ -75,6 +75,8 @@ class Inferred:
         node = value.producer()
         if node is None or (value.type is not None and is_stated(value.shape)):
             return None
+        if any(attribute.is_ref() for attribute in node.attributes.values()):
+            return None
         return node if isinstance(node.graph, ir.Graph) and node.graph in self._opsets else None
 
     def _infer(self, node: ir.Node) -> None:
@@ -95,7 +97,7 @@ class Inferred:
             node.domain,
             ["" if operand is None else f"in{k}" for k, operand in enumerate(node.inputs)],
             [f"out{k}" for k in range(len(node.outputs))],
-            [a for a in node.attributes.values() if not a.is_ref()],
+            list(node.attributes.values()),
         )
         graph = node.graph
         opsets = self._opsets[graph] if isinstance(graph, ir.Graph) else {}

@@ -65,6 +65,12 @@ def test_what_may_change_is_no_constant(model, values, name: str):
     assert Facts(model).array(values[name]) is None
 
 
+def test_looking_at_a_constant_does_not_change_it(model, values):
+    before = ir.to_proto(model).SerializeToString(deterministic=True)
+    Facts(model).array(values["c"])
+    assert ir.to_proto(model).SerializeToString(deterministic=True) == before
+
+
 def test_nothing_is_known_about_no_value(model):
     facts = Facts(model)
     assert (facts.tensor(None), facts.dims(None), facts.rank(None)) == (None, None, None)
