@@ -51,7 +51,8 @@ def test_an_exported_program_is_optimized_and_equals_its_module(tmp_path):
     report = so.optimize(
         program, out, calibration={"x": x}, max_error=1e-4, minimize="parameters", benchmark=False
     ).report
-    assert [entry.option for entry in report.applied if entry.option] == ["rank 8"]
+    (option,) = [entry.option for entry in report.applied if entry.option]
+    assert option.startswith("rank 8")
     assert report.after.cost.parameters < report.before.cost.parameters
     fresh = rng.standard_normal((5, 64)).astype(np.float32)
     expected = module(torch.from_numpy(fresh)).detach().numpy()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import tempfile
+from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from structopt_onnx.api.judge import Judge
+from structopt_onnx.api.slimming import SLIMMING
 from structopt_onnx.api.speed import compare, is_slower
 from structopt_onnx.errors import ModelError, ValidationFailed
 from structopt_onnx.model.exactness import Exactness
@@ -16,7 +18,7 @@ from structopt_onnx.runtime.coverage import coverage
 from structopt_onnx.validation.models import validate_models
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     import onnx_ir as ir
 
@@ -45,6 +47,8 @@ class Candidate:
         Whether there is nothing less to hand over, so that it may be larger than the original.
     rolled_back
         Steps left out of it, with the reason.
+    faster
+        Makes a candidate without what costs time, where it turns out that something does.
     """
 
     model: ir.Model
@@ -53,6 +57,7 @@ class Candidate:
     lossy: bool = False
     least: bool = False
     rolled_back: tuple[str, ...] = ()
+    faster: Callable[[], Candidate | None] | None = None
 
 
 _OWN_KEYS = "structopt_onnx."
@@ -62,6 +67,10 @@ _ROUNDING = 1e-9
 
 class _RejectedError(Exception):
     """A candidate that is not kept, and why."""
+
+
+class _SlowerError(_RejectedError):
+    """A candidate that is significantly slower than the original."""
 
 
 class _TooLargeError(_RejectedError):
@@ -101,7 +110,7 @@ def deliver(
     bench
         The run.
     candidates
-        From the boldest to the least; the next is asked for when one was not kept.
+        From the boldest to the least.
     judged
         The samples to validate and measure on.
     output
@@ -116,17 +125,18 @@ def deliver(
     """
     rolled_back: list[str] = []
     judged_lossy = 0
-    for candidate in candidates:
+    waiting = deque(candidates)
+    while waiting:
+        candidate = waiting.popleft()
         delivery = Delivery(candidate, None if output is None else Path(output))
         judged_lossy += candidate.lossy
         try:
-            try:
-                _write(bench, delivery, judged, None if candidate.least else most_bytes)
-            except _TooLargeError:
-                # Provenance is worth less than the promise that nothing grows.
-                if not _strip(candidate.model):
-                    raise
-                _write(bench, delivery, judged, most_bytes)
+            _write_small(bench, delivery, judged, None if candidate.least else most_bytes)
+        except _SlowerError as slower:
+            rolled_back.append(f"{candidate.what}: {slower}")
+            faster = None if candidate.faster is None else candidate.faster()
+            if faster is not None:
+                waiting.appendleft(faster)
         except _RejectedError as rejected:
             rolled_back.append(f"{candidate.what}: {rejected}")
         else:
@@ -136,13 +146,18 @@ def deliver(
     raise ValidationFailed(f"{bench.name}: nothing can be saved: {rolled_back[-1]}")
 
 
-def _strip(model: ir.Model) -> bool:
-    """Take the record and the provenance out of a model; tell whether there was any."""
-    held = [model.metadata_props, *(n.metadata_props for g in model.graphs() for n in g)]
-    keys = [(props, key) for props in held for key in props if key.startswith(_OWN_KEYS)]
-    for props, key in keys:
-        del props[key]
-    return bool(keys)
+def _write_small(bench: Bench, delivery: Delivery, judged: Samples, most_bytes: int | None) -> None:
+    """Write a candidate, without what is worth less than the promise that nothing grows."""
+    too_large: _TooLargeError | None = None
+    for slim in (None, *SLIMMING):
+        if slim is None or slim(delivery.kept.model, bench.model):
+            try:
+                return _write(bench, delivery, judged, most_bytes)
+            except _TooLargeError as error:
+                too_large = error
+    if too_large is not None:
+        raise too_large
+    return None
 
 
 def _write(bench: Bench, delivery: Delivery, judged: Samples, most_bytes: int | None) -> None:
@@ -205,7 +220,7 @@ def _check(bench: Bench, delivery: Delivery, path: Path, judged: Samples) -> Non
             f"not measured ({comparison.reason}), and no cost is predicted to fall"
         )
     if is_slower(bench, comparison):
-        raise _RejectedError(f"significantly slower: {comparison.summary()}")
+        raise _SlowerError(f"significantly slower: {comparison.summary()}")
 
 
 def _check_budgets(bench: Bench, delivery: Delivery, path: Path, judged: Samples) -> None:

@@ -156,13 +156,18 @@ def _candidates(
                 model = manager.run(model, bench.exact_steps)
         yield _recorded(bench, exact, Candidate(model, manager, "all rewrites", lossy=True))
     applied = bool(exact.manager.record.applied)
-    rewritten = Candidate(exact.model, exact.manager, "exact rewrites", least=not applied)
-    yield _recorded(bench, exact, rewritten)
-    if bench.options.benchmark:
+
+    def faster() -> Candidate | None:
         fewer = without_slow_steps(bench, exact, judged)
-        if fewer is not exact and fewer.manager.record.applied:
-            what = "exact rewrites without those that cost time"
-            yield _recorded(bench, fewer, Candidate(fewer.model, fewer.manager, what))
+        if fewer is exact or not fewer.manager.record.applied:
+            return None
+        what = "exact rewrites without those that cost time"
+        return _recorded(bench, fewer, Candidate(fewer.model, fewer.manager, what))
+
+    rewritten = Candidate(
+        exact.model, exact.manager, "exact rewrites", least=not applied, faster=faster
+    )
+    yield _recorded(bench, exact, rewritten)
     if stage is not None and stage.plan:
         # Where only the exact ones cost time, the lossy ones may still be worth having.
         alone, manager = bench.model.clone(), bench.manager()
