@@ -57,7 +57,8 @@ def pads(node: ir.Node, facts: Facts) -> tuple[int, ...] | None:
     """Return begins, then ends; None where they depend on a shape that may change.
 
     ``SAME_UPPER`` and ``SAME_LOWER`` pad as much as makes ``ceil(size / stride)`` outputs, the
-    odd one at the end or at the beginning (ONNX operator specification, Conv).
+    odd one at the end or at the beginning (ONNX operator specification, Conv). Where strides pass
+    over more than the kernel reads, onnxruntime crops the beginning, and others do not: None.
     """
     kernel = kernel_shape(node, facts)
     if kernel is None:
@@ -77,7 +78,10 @@ def pads(node: ir.Node, facts: Facts) -> tuple[int, ...] | None:
         if stride > 1:
             if size is None:
                 return None
-            missing = max(0, (-(-size // stride) - 1) * stride + missing + 1 - size)
+            missing += (-(-size // stride) - 1) * stride + 1 - size
+            if missing < -1:
+                return None
+            missing = max(0, missing)
         less, more = missing // 2, missing - missing // 2
         begins.append(less if mode == "SAME_UPPER" else more)
         ends.append(more if mode == "SAME_UPPER" else less)

@@ -52,7 +52,7 @@ class HoistStride(Pass):
         "ceil-mode": "a pool rounds its number of outputs up, and it would change",
         "indices-read": "the pool's Indices output is used",
         "pads-depend-on-size": "auto_pad depends on a size that may change, or is not known",
-        "padded-point": "the strided convolution has a kernel of 1, and pads",
+        "padded-point": "the strided convolution has a kernel of 1, and pads or crops",
         "read-in-full": "another reader, or the caller, needs the positions left out",
         "may-broadcast": "the sizes of the operands are not known to be equal",
         "nothing-to-save": "subsampling the other operands takes longer than what it saves",

@@ -78,7 +78,7 @@ class MergeMatmuls(NodePass[tuple[Product, Product]]):
         one, two = shapes
         if one is None or two is None or value in node.inputs[1:]:
             return None
-        if one[0] * two[1] > one[0] * one[1] + two[0] * two[1]:
+        if not _pays(one, two):
             return None
         if value.is_graph_output() or len(value.uses()) > 1:
             return Refusal("read-elsewhere", f"'{value.name}' is", name)
@@ -116,6 +116,11 @@ class MergeMatmuls(NodePass[tuple[Product, Product]]):
         edit = Edit((first.node, second.node), (node,), (), {result: made})
         title = f"'{first.node.outputs[0].name}' and '{name}' are one product"
         return Patch(title, second.node, {scope: edit})
+
+
+def _pays(one: tuple[int, int], two: tuple[int, int]) -> bool:
+    """Whether the product of two matrices has no more elements than both together."""
+    return one[0] * two[1] <= one[0] * one[1] + two[0] * two[1]
 
 
 def _matrix(node: ir.Node, facts: Facts) -> tuple[int, int] | None:

@@ -86,6 +86,9 @@ class Net:
         }
         if "auto_pad" in attributes:  # onnxruntime has SAME padding for plain kernels only
             attributes["dilations"] = [1] * self.axes
+            if attributes["auto_pad"] != "VALID":  # it crops what others leave as it is
+                strides = zip(attributes["strides"], kernel, strict=True)
+                attributes["strides"] = [min(s, k + 1) for s, k in strides]
         inputs = [source, self.constant(outputs, channels // attributes["group"], *kernel)]
         if self.draw(st.booleans()):
             inputs.append(self.constant(outputs))
