@@ -34,20 +34,30 @@ class Turning:
         self.layout, self.component, self.perm = layout, component, perm
         self._exits = [node for node in component.exits if self._keeps_order(node)]
         self._inside = {*component.nodes, *self._exits}
-        self._made = {node.outputs[0] for node in component.nodes}
-        self._entries = [v for v in component.values if v not in self._made]
+        self._loops = {
+            node
+            for value in component.values
+            if (node := value.producer()) is not None
+            and self._turns(node) is not None
+            and node.inputs[0] in component.values
+        }
+        made = {node.outputs[0] for node in (*component.nodes, *self._loops)}
+        self._entries = [value for value in component.values if value not in made]
         self._leaving: list[ir.Node] = []
         self._exposed: list[ir.Value] = []
         for value in component.values:
-            outside = [use.node for use in value.uses() if use.node not in self._inside]
+            outside = [use.node for use in value.uses() if self._is_outside(use.node)]
             here = [node for node in outside if self._turns(node) is not None]
             self._leaving += here
-            if value in self._made and (value.is_graph_output() or len(here) < len(outside)):
+            if value in made and (value.is_graph_output() or len(here) < len(outside)):
                 self._exposed.append(value)
         self._dropped = [node for v in self._entries if (node := self._entrance(v)) is not None]
         self._turned: dict[ir.Value, Value] = {}
         self._nodes: list[NewNode] = []
         self._rewire: dict[ir.Value, ir.Value | Fresh] = {}
+
+    def _is_outside(self, node: ir.Node) -> bool:
+        return node not in self._inside and node not in self._loops
 
     def _turns(self, node: ir.Node) -> Perm | None:
         if node.graph is not self.layout.scope.graph:
@@ -59,17 +69,18 @@ class Turning:
         node = value.producer()
         if node is None or self._turns(node) is None or value.is_graph_output():
             return None
-        needed = [use for use in value.uses() if use.node not in self._inside]
+        needed = [use for use in value.uses() if self._is_outside(use.node)]
         kept = [use for use in needed if self._turns(use.node) is None]
         return None if kept else node
 
     @property
     def saved(self) -> int:
         """How many transposes fewer there are afterwards."""
-        before = len(dict.fromkeys([*self._dropped, *self._leaving]))
+        before = len({*self._dropped, *self._leaving, *self._loops})
         brought = sum(1 for value in self._entries if self._brings(value) is not None)
         left = sum(1 for node in self._leaving if not _is_plain(self._remaining(node)))
-        return before - brought - left - len(self._exposed)
+        kept = sum(1 for node in self._loops if not _is_plain(self._around(node)))
+        return before - brought - left - kept - len(self._exposed)
 
     def _brings(self, value: ir.Value) -> Perm | None:
         """Return how an entry must be turned from its source, None where it need not be."""
@@ -80,6 +91,10 @@ class Turning:
     def _remaining(self, node: ir.Node) -> Perm:
         return after(self.perm, self._turns(node) or ())
 
+    def _around(self, node: ir.Node) -> Perm:
+        """Return what a transpose within the component is to turned values."""
+        return after(self._remaining(node), inverse(self.perm))
+
     def _keeps_order(self, node: ir.Node) -> bool:
         axes = self.layout.axes(node) or ()
         kept = [self.perm[axis] for axis in range(len(self.perm)) if axis not in axes]
@@ -87,24 +102,27 @@ class Turning:
 
     def patch(self) -> Patch:
         """Describe the edit."""
+        doors = {node: v for v in self._entries if (node := v.producer()) and self._turns(node)}
         for value in self._entries:
-            producer = value.producer()
-            turned = producer is not None and self._turns(producer) is not None
-            source = producer.inputs[0] if turned and producer is not None else value
-            perm = self._brings(value)
-            if source is not None:
-                self._turned[value] = source if perm is None else self._transpose(source, perm)
+            if value not in doors.values():
+                self._turned[value] = self._transpose(value, inverse(self.perm))
         order = {node: index for index, node in enumerate(self.layout.scope.graph)}
-        for node in sorted(self._inside, key=order.__getitem__):
-            self._take(node)
-        for node in self._leaving:
-            self._leave(node)
+        gone = {*self._dropped, *self._inside, *self._loops, *self._leaving}
+        for node in sorted(gone | set(doors), key=order.__getitem__):
+            if node in doors:
+                self._enter(node, doors[node])
+            elif node in self._inside:
+                self._take(node)
+            elif node in self._loops:
+                self._turned[node.outputs[0]] = self._between(node)
+            else:
+                self._leave(node)
         for value in self._exposed:
             fresh = self._transpose(self._turned[value], self.perm, value.name)
             self._rewire[value] = fresh
-        gone = dict.fromkeys([*self._dropped, *self._inside, *self._leaving])
         removed = tuple(sorted(gone, key=order.__getitem__))
-        title = f"{self.saved} of {len(self._dropped) + len(self._leaving)} transposes cancelled"
+        turns = len(gone) - len(self._inside)
+        title = f"{self.saved} of {turns} transposes cancelled"
         title += f" around {len(self._inside)} operators"
         edit = Edit(removed, tuple(self._nodes), (), self._rewire)
         return Patch(title, removed[0], {self.layout.scope: edit})
@@ -113,6 +131,19 @@ class Turning:
         fresh = Fresh(name or f"{source.name}_turned")
         self._nodes.append(NewNode("Transpose", (source,), (fresh,), {"perm": perm}))
         return fresh
+
+    def _enter(self, node: ir.Node, value: ir.Value) -> None:
+        """Take a value from before the transpose that makes it."""
+        source, perm = node.inputs[0], self._brings(value)
+        if source is not None:
+            read = self._rewire.get(source, source)
+            self._turned[value] = read if perm is None else self._transpose(read, perm)
+
+    def _between(self, node: ir.Node) -> Value:
+        """Describe a transpose of one value of the component into another."""
+        value, perm = node.inputs[0], self._around(node)
+        source = self._turned[value] if value is not None else Fresh("missing")
+        return source if _is_plain(perm) else self._transpose(source, perm)
 
     def _leave(self, node: ir.Node) -> None:
         value, result = node.inputs[0], node.outputs[0]
@@ -161,7 +192,7 @@ class Turning:
     def _constant(self, value: ir.Value) -> Value:
         array = self.layout.facts.array(value)
         if array is None or array.ndim == 0 or not self.layout.is_constant(value):
-            return value
+            return self._rewire.get(value, value)
         if value not in self._turned:
             rank = len(self.perm)
             whole = array.reshape((1,) * (rank - array.ndim) + array.shape)

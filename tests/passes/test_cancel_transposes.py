@@ -11,7 +11,17 @@ from structopt_onnx.passes.convolution.cancel_transposes import CancelTransposes
 if TYPE_CHECKING:
     import onnx
 
-_BODY = ["unary", "scaled", "Add", "Concat", "Transpose", "Conv", "ReduceMean", "Softmax"]
+_BODY = [
+    "unary",
+    "scaled",
+    "Add",
+    "Concat",
+    "Transpose",
+    "Conv",
+    "ReduceMean",
+    "Softmax",
+    "weighted",
+]
 
 
 class _Turned(Net):
@@ -41,6 +51,10 @@ class _Turned(Net):
             axis = self.draw(st.integers(1, rank - 1))
             shape = tuple(1 if i == axis else d for i, d in enumerate(dims))
             return self.put("ReduceMean", [source], shape, axes=[axis - rank])
+        if kind == "weighted":
+            axes = list(range(rank))
+            mean = self.add("ReduceMean", [source], (1, ()), axes=axes, keepdims=0)
+            return self.put("Mul", [source, mean], dims)
         if kind == "Softmax":
             return self.put("Softmax", [source], dims, axis=self.draw(st.integers(1, rank - 1)))
         other = self.draw(st.sampled_from([v for v in self.shapes if self.dims(v) == dims]))
