@@ -42,6 +42,25 @@ def hidden_defaults(model: ir.Model) -> Iterator[None]:
             value.const_value = default
 
 
+@contextmanager
+def inferred_shapes(model: ir.Model) -> Iterator[None]:
+    """Show the library shapes that the file does not state, and leave them unstated after."""
+    unstated = [
+        (value, value.type, value.shape)
+        for graph in model.graphs()
+        for node in graph
+        for value in node.outputs
+        if value.type is None or value.shape is None
+    ]
+    onnx_ir_passes.ShapeInferencePass()(model)
+    try:
+        yield
+    finally:
+        for value, kind, shape in unstated:
+            if not value.is_graph_output():
+                value.type, value.shape = kind, shape
+
+
 def fold(model: ir.Model, should_fold: Callable[[ir.Node], bool | None] | None = None) -> None:
     """Fold constants and drop what nothing reads afterwards, in place.
 
@@ -65,8 +84,7 @@ def fold(model: ir.Model, should_fold: Callable[[ir.Node], bool | None] | None =
         for node in graph:
             if node.domain == "" and node.op_type == "CastLike" and "saturate" in node.attributes:
                 raise NotImplementedError(f"CastLike '{node.name}' would lose its saturate")
-    with hidden_defaults(model):
-        onnx_ir_passes.ShapeInferencePass()(model)
+    with hidden_defaults(model), inferred_shapes(model):
         onnxscript.optimizer.fold_constants_ir(
             model,
             should_fold=lambda node: (

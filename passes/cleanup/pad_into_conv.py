@@ -25,7 +25,7 @@ from onnxscript.rewriter import MatchResult, RewriteRuleSet
 from onnxscript.rewriter.rules.common._fuse_pad_into_conv import FuseConvPad
 
 from structopt_onnx.model.exactness import Exactness
-from structopt_onnx.passes.cleanup.folding import hidden_defaults
+from structopt_onnx.passes.cleanup.folding import hidden_defaults, inferred_shapes
 from structopt_onnx.rewriting.passes import Cleanup
 
 if TYPE_CHECKING:
@@ -44,8 +44,7 @@ class PadIntoConv(Cleanup):
         kinds = {node.op_type for node in model.graph.all_nodes()}
         if not {"Conv", "Pad"} <= kinds:
             return
-        with hidden_defaults(model):
-            onnx_ir_passes.ShapeInferencePass()(model)
+        with hidden_defaults(model), inferred_shapes(model):
             _RULES.apply_to_model(model)
         onnx_ir_passes.RemoveUnusedNodesPass()(model)
 
