@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 Objective = Literal["time", "bytes", "macs", "parameters"]
 Dims = tuple[int, ...]
+_CONVOLUTIONS = frozenset({"Conv", "ConvInteger", "QLinearConv"})
+_MATRIX_PRODUCTS = frozenset({"MatMul", "MatMulInteger", "QLinearMatMul"})
+_RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
+_WITH_PRODUCTS = _CONVOLUTIONS | _MATRIX_PRODUCTS | _RECURRENT | {"ConvTranspose", "Gemm"}
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,7 @@ def node_macs(
     y = outputs[0]
     if w is None:
         return 0
-    if op_type in {"LSTM", "GRU", "RNN"} and len(x) == 3 and len(w) == 3:  # noqa: PLR2004
+    if op_type in _RECURRENT and len(x) == 3 and len(w) == 3:  # noqa: PLR2004
         directions, gates, features = w
         recurrent = inputs[2] if len(inputs) > 2 else None  # noqa: PLR2004
         hidden = recurrent[2] if recurrent is not None else 0
@@ -98,12 +102,12 @@ def node_macs(
         return math.prod(x) * math.prod(w[1:])
     if y is None:
         return 0
-    if op_type in {"Conv", "ConvInteger", "QLinearConv"}:
+    if op_type in _CONVOLUTIONS:
         return math.prod(y) * math.prod(w[1:])
     if op_type == "Gemm":
         transposed = "transA" in attributes and bool(attributes["transA"].as_int())
         return math.prod(y) * x[0 if transposed else 1]
-    if op_type in {"MatMul", "MatMulInteger", "QLinearMatMul"} and x:
+    if op_type in _MATRIX_PRODUCTS and x:
         return math.prod(y) * x[-1]
     return 0
 
@@ -142,7 +146,10 @@ def node_cost(node: ir.Node, facts: Facts) -> Cost:
         return cost
     if node.op_type == "Constant":
         tensors = [a for a in node.attributes.values() if a.type == ir.AttributeType.TENSOR]
-        return cost + weight_cost(a.as_tensor() for a in tensors if not a.is_ref())
+        # `value` and not `as_tensor()`, whose protocol check takes longer than all else here.
+        return cost + weight_cost(a.value for a in tensors if not a.is_ref())
+    if node.op_type not in _WITH_PRODUCTS:
+        return cost
     macs = node_macs(
         node.op_type,
         node.attributes,
