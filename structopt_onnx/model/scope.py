@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+_HOLD_GRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
+
+
 @dataclass(frozen=True)
 class Scope:
     """The main graph, a subgraph of a node, or the body of a function.
@@ -68,11 +71,12 @@ class Scope:
 def subgraphs(node: ir.Node) -> Iterator[tuple[str, ir.Graph]]:
     """Yield ``(attribute name, graph)`` for each graph attribute of a node."""
     for name, attribute in node.attributes.items():
-        if attribute.is_ref():
+        kind = attribute.type
+        if kind not in _HOLD_GRAPHS or attribute.is_ref():
             continue
-        if attribute.type == ir.AttributeType.GRAPH:
+        if kind == ir.AttributeType.GRAPH:
             yield name, attribute.as_graph()
-        elif attribute.type == ir.AttributeType.GRAPHS:
+        else:
             for index, graph in enumerate(attribute.as_graphs()):
                 yield f"{name}[{index}]", graph
 
