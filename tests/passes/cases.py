@@ -107,7 +107,9 @@ class Case:
         return proto
 
     def write(self, sections: dict[str, str]) -> None:
-        head = "".join(f"{name}: {value}\n" for name, value in self.header)
+        head = "".join(
+            f"#{value}\n" if name == "#" else f"{name}: {value}\n" for name, value in self.header
+        )
         body = "".join(
             f"{name}:\n{sections[name].strip(chr(10))}\n".replace(":\n\n", ":\n")
             for name in _SECTIONS
