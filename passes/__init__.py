@@ -28,6 +28,7 @@ from structopt_onnx.passes.low_rank.factor_conv import FactorConv
 from structopt_onnx.passes.low_rank.factor_embedding import FactorEmbedding
 from structopt_onnx.passes.low_rank.factor_matmul import FactorMatmul
 from structopt_onnx.passes.low_rank.factor_recurrent_input import FactorRecurrentInput
+from structopt_onnx.passes.recurrence.fuse_recurrent_loop import FuseRecurrentLoop
 from structopt_onnx.passes.recurrence.reroll_recurrence import RerollRecurrence
 from structopt_onnx.passes.recurrence.simplify_recurrent_plumbing import SimplifyRecurrentPlumbing
 from structopt_onnx.passes.recurrence.tie_recurrent_weights import TieRecurrentWeights
@@ -46,6 +47,7 @@ OWN: tuple[type[Step], ...] = (
     FoldDimensions,
     FoldConstants,
     FoldWeightLayout,
+    FuseRecurrentLoop,
     SimplifyRecurrentPlumbing,
     UnrollRecurrence,
     ShareSubexpressions,

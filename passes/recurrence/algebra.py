@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from structopt_onnx.passes.recurrence.chains import signature
 from structopt_onnx.passes.recurrence.forms import Algebra
@@ -10,15 +10,47 @@ from structopt_onnx.passes.recurrence.readings import Reading, reading
 from structopt_onnx.passes.recurrence.rules import LINEAR, RULES, NoForm, vector
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import onnx_ir as ir
 
     from structopt_onnx.model.facts import Facts
     from structopt_onnx.passes.recurrence.rules import Row
     from structopt_onnx.passes.recurrence.sizes import Sizes
-    from structopt_onnx.passes.recurrence.slices import Unrolled
 
 _MATRIX = 2
 Series = tuple["ir.Value", ...]
+
+
+class Step(Protocol):
+    """What one step of a recurrence is made of: an unrolled slice, or the body of a loop."""
+
+    @property
+    def nodes(self) -> tuple[ir.Node, ...]:
+        """The nodes, in topological order."""
+        ...
+
+    @property
+    def states(self) -> Mapping[ir.Value, ir.Value]:
+        """Value read by the step to the value it makes for the next to read."""
+        ...
+
+    @property
+    def inputs(self) -> tuple[ir.Value, ...]:
+        """Values of which each step reads another one."""
+        ...
+
+    def first(self, state: ir.Value) -> ir.Value:
+        """Return a value with the shape of a state."""
+        ...
+
+    def series(self, value: ir.Value) -> tuple[ir.Value | None, ...]:
+        """Return what each step that there is reads where this one reads `value`."""
+        ...
+
+    def reads(self, node: ir.Node) -> tuple[ir.Value | None, ...]:
+        """Return what a node reads, each state by a name of its own."""
+        ...
 
 
 class SliceAlgebra:
@@ -35,7 +67,7 @@ class SliceAlgebra:
         Know constants and dimensions.
     """
 
-    def __init__(self, found: Unrolled, facts: Facts, sizes: Sizes) -> None:
+    def __init__(self, found: Step, facts: Facts, sizes: Sizes) -> None:
         self.algebra = Algebra()
         self.readings: dict[ir.Value, Reading | None] = {}
         self.inner: set[ir.Node] = set()

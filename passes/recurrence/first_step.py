@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from structopt_onnx.passes.recurrence.algebra import SliceAlgebra
+from structopt_onnx.passes.recurrence.operands import inputs
 from structopt_onnx.passes.recurrence.readings import entry
 from structopt_onnx.passes.recurrence.rules import NoForm
 
@@ -74,7 +75,7 @@ def with_first_step(
             return fused
         if len(row) != 1 or not _same(row[0], _with_zero(form, zero, algebra)):
             return fused
-    if set(before.inputs_read) != set(fused.inputs()):
+    if set(before.inputs_read) != set(inputs(fused.cell)):
         return fused
     hidden = found.first(fused.cell.hidden)
     return replace(fused, before=FirstStep(hidden, dict(before.inputs_read)))
@@ -89,7 +90,7 @@ class _Before(SliceAlgebra):
         self.algebra = fused.algebra.algebra
         self.inputs_read: dict[ir.Value, ir.Value] = {}
         self._wanted = {}
-        for value in fused.inputs():
+        for value in inputs(fused.cell):
             known = fused.algebra.reading(value)
             if known is not None:
                 step = known.indices[1] - known.indices[0]

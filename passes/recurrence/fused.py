@@ -5,18 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-import onnx_ir as ir
-
-from structopt_onnx.model.edit import AttributeValue, Edit, Fresh
+from structopt_onnx.model.edit import Edit, Fresh
 from structopt_onnx.model.patch import Patch
 from structopt_onnx.passes.recurrence.collecting import Rewiring, Stack, readers
+from structopt_onnx.passes.recurrence.operands import attributes, inputs, peepholes, weights
 from structopt_onnx.passes.recurrence.plumbing import Plumbing
 from structopt_onnx.passes.recurrence.readings import reading
 from structopt_onnx.passes.recurrence.removal import is_read, read_outside, spared, with_orphans
 from structopt_onnx.rewriting.passes import Refusal
 
 if TYPE_CHECKING:
+    import onnx_ir as ir
+
     from structopt_onnx.model.edit import Operand
     from structopt_onnx.model.facts import Facts
     from structopt_onnx.model.scope import Scope
@@ -52,10 +52,6 @@ class Fused:
     cell: Cell
     before: FirstStep | None = None
 
-    def inputs(self) -> tuple[ir.Value, ...]:
-        """Return the values that the cell's input weights apply to."""
-        return tuple(dict.fromkeys(v for gate in self.cell.gates for v in gate.inputs))
-
     @property
     def length(self) -> int:
         """The number of steps."""
@@ -63,7 +59,7 @@ class Fused:
 
     def readable(self) -> bool:
         """Whether each input is read off one tensor by all steps."""
-        return all(self.algebra.reading(value) is not None for value in self.inputs())
+        return all(self.algebra.reading(value) is not None for value in inputs(self.cell))
 
     def _reading(self, value: ir.Value, sizes: Sizes) -> Reading | None:
         if self.before is None:
@@ -95,20 +91,25 @@ class Fused:
             return refusal
         plumbing = Plumbing(sizes.opset)
         backwards = self._backwards(sizes)
-        stacked = [self._stacked(v, plumbing, sizes, backwards=backwards) for v in self.inputs()]
+        stacked = [
+            self._stacked(v, plumbing, sizes, backwards=backwards) for v in inputs(self.cell)
+        ]
         x = plumbing.concat(stacked, 2, "x_joined")
         name = found.states[cell.hidden].name or "h"
         series = self._outputs()
         wanted = readers(series, gone, sizes)
         outputs = [f"{name}_all", f"{name}_last"]
-        inputs = [x, *self._weights(), None, self._initial(cell.hidden, plumbing, facts, sizes, x)]
+        operands: list[Operand] = [x, *weights(cell, self.algebra.sizes.dims), None]
+        operands.append(self._initial(cell.hidden, plumbing, facts, sizes, x))
         if cell.cell is not None:
-            inputs.append(self._initial(cell.cell, plumbing, facts, sizes, x))
-            inputs.append(self._peepholes())
+            operands.append(self._initial(cell.cell, plumbing, facts, sizes, x))
+            operands.append(peepholes(cell))
             outputs.append(f"{found.states[cell.cell].name or 'c'}_last")
-        while inputs[-1] is None:
-            inputs.pop()
-        made = plumbing.nodes_outputs(cell.op_type, inputs, outputs, self._attributes(backwards))
+        while operands[-1] is None:
+            operands.pop()
+        made = plumbing.nodes_outputs(
+            cell.op_type, operands, outputs, attributes(cell, backwards=backwards)
+        )
         rewiring = Rewiring(plumbing)
         last = self.length - 1
         if wanted.collections or set(wanted.single) - {last}:
@@ -158,7 +159,7 @@ class Fused:
     def _batch(self, sizes: Sizes) -> Dim | None:
         """Return the batch size of the inputs, where all have the same."""
         batches: list[Dim] = []
-        for value in self.inputs():
+        for value in inputs(self.cell):
             dims = sizes.dims(value)
             if dims is None or len(dims) != _STEP_RANK:
                 return None
@@ -166,7 +167,7 @@ class Fused:
         return batches[0] if len(set(batches)) == 1 else None
 
     def _backwards(self, sizes: Sizes) -> bool:
-        readings = [self._reading(value, sizes) for value in self.inputs()]
+        readings = [self._reading(value, sizes) for value in inputs(self.cell)]
         return bool(readings) and all(r is not None and r.reversed for r in readings)
 
     def _stacked(
@@ -178,37 +179,6 @@ class Fused:
         series = self.algebra.series(value) or ()
         steps = [plumbing.unsqueeze(v, (0,), f"{v.name}_step") for v in series]
         return plumbing.concat(steps, 0, f"{value.name}_by_step")
-
-    def _weights(self) -> tuple[Fresh, Fresh, Fresh]:
-        cell, values = self.cell, self.inputs()
-        dims = {value: self.algebra.sizes.dims(value) or () for value in values}
-        widths = {v: d[-1] for v, d in dims.items() if isinstance(d[-1], int)}  # as atoms have
-        rows = []
-        for gate in cell.gates:
-            row = np.zeros((cell.width, sum(widths.values())))
-            at = 0
-            for value in values:
-                weight = gate.inputs.get(value, np.zeros((cell.width, 0)))
-                row[:, at : at + weight.shape[1]] = weight
-                at += widths[value]
-            rows.append(row)
-        inner = [np.zeros(cell.width) for _ in cell.gates]
-        if cell.recurrent_bias is not None:
-            inner[-1] = cell.recurrent_bias
-        biases = [gate.bias for gate in cell.gates] + inner
-        return (
-            _weight(np.concatenate(rows), "W"),
-            _weight(np.concatenate([gate.recurrent for gate in cell.gates]), "R"),
-            _weight(np.concatenate(biases), "B"),
-        )
-
-    def _peepholes(self) -> Fresh | None:
-        i, o, f, _ = self.cell.gates
-        if i.peephole is None and o.peephole is None and f.peephole is None:
-            return None
-        none = np.zeros(self.cell.width)
-        parts = [none if gate.peephole is None else gate.peephole for gate in (i, o, f)]
-        return _weight(np.concatenate(parts), "P")
 
     def _initial(
         self, state: ir.Value, plumbing: Plumbing, facts: Facts, sizes: Sizes, x: Operand
@@ -227,24 +197,6 @@ class Fused:
         target = plumbing.concat((one, batch, width), 0, "state_shape")
         return plumbing.node("Expand", (first, target), f"{state.name}_spread")
 
-    def _attributes(self, backwards: bool) -> dict[str, AttributeValue]:
-        cell = self.cell
-        attributes: dict[str, AttributeValue] = {"hidden_size": cell.width}
-        if backwards:
-            attributes["direction"] = "reverse"
-        if cell.op_type == "GRU" and cell.recurrent_bias is not None:
-            attributes["linear_before_reset"] = 1
-        names = tuple(a.name for a in cell.activations)
-        if names != {"RNN": ("Tanh",), "GRU": ("Sigmoid", "Tanh")}.get(
-            cell.op_type, ("Sigmoid", "Tanh", "Tanh")
-        ):
-            attributes["activations"] = ir.AttrStrings("activations", names)
-        for which in ("alpha", "beta"):
-            found = [getattr(a, which) for a in cell.activations]
-            if any(number is not None for number in found):
-                attributes[f"activation_{which}"] = tuple(n for n in found if n is not None)
-        return attributes
-
 
 def is_zero(value: ir.Value, facts: Facts) -> bool:
     """Whether a value is all zeros in every run, whatever its size."""
@@ -260,7 +212,3 @@ def is_zero(value: ir.Value, facts: Facts) -> bool:
     if node.op_type in {"Expand", "Identity", "Unsqueeze", "Squeeze", "Reshape", "Tile"}:
         return node.inputs[0] is not None and is_zero(node.inputs[0], facts)
     return False
-
-
-def _weight(array: np.ndarray, wish: str) -> Fresh:
-    return Plumbing.constant(array[None].astype(np.float32), wish)

@@ -51,7 +51,7 @@ def without_zero_states(node: ir.Node, scope: Scope, facts: Facts) -> Patch | Re
         value = op.operand(node, index)
         if value is None:
             continue
-        zero = _is_zero(value, facts)
+        zero = is_zero(value, facts)
         if zero is None:
             detail = f"'{value.name}' is zero unless the caller says otherwise"
             return Refusal("state-can-be-overridden", detail, node.name or "")
@@ -73,7 +73,7 @@ def without_zero_states(node: ir.Node, scope: Scope, facts: Facts) -> Patch | Re
     return Patch(title, node, {scope: Edit(gone, (new,), rewire=rewire)})
 
 
-def _is_zero(value: ir.Value, facts: Facts) -> bool | None:
+def is_zero(value: ir.Value, facts: Facts) -> bool | None:
     """Whether a value is positive zeros; None where it is so by a default of the caller's."""
     if value.is_graph_input():
         default = value.const_value
@@ -93,7 +93,7 @@ def _is_zero(value: ir.Value, facts: Facts) -> bool | None:
 
 
 def _all(values: Sequence[ir.Value | None], facts: Facts) -> bool | None:
-    found = [value is not None and _is_zero(value, facts) for value in values]
+    found = [value is not None and is_zero(value, facts) for value in values]
     if False in found:
         return False
     return None if None in found else True
