@@ -14,7 +14,7 @@ Why
 Leaves alone
     Steps that feed back what they chose (ArgMax), steps under a mask, random steps, LSTMs with
     a projected state, states whose shape changes, recurrences inside subgraphs and functions,
-    and Scans of fewer than four steps.
+    and Scans of fewer than four steps; everything where the target lacks what would be made.
 
 Exactness
     ROUNDING: the fused operators add in another order and have their own sigmoid and tanh. A
@@ -26,6 +26,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+import onnx_ir as ir
+
 from structopt_onnx.model.exactness import Exactness
 from structopt_onnx.model.patch import Patch
 from structopt_onnx.passes.recurrence.chains import products
@@ -35,6 +37,7 @@ from structopt_onnx.passes.recurrence.sizes import Sizes
 from structopt_onnx.passes.recurrence.stepwise import batched
 from structopt_onnx.passes.recurrence.survey import survey
 from structopt_onnx.rewriting.passes import Pass, Refusal
+from structopt_onnx.rewriting.target import TARGETS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,11 +46,18 @@ if TYPE_CHECKING:
     from structopt_onnx.model.scope import Scope
 
 Proposal = Patch | Refusal
+_MADE = ("RNN", "GRU", "LSTM", "Scan")
 
 
 @dataclass(frozen=True)
 class RerollRecurrence(Pass):
-    """Has no options."""
+    """Options of reroll-recurrence.
+
+    Parameters
+    ----------
+    target
+        Where the model will run; nothing is rolled up where it lacks the operators.
+    """
 
     name: ClassVar[str] = "reroll-recurrence"
     exactness: ClassVar[Exactness] = Exactness.ROUNDING
@@ -60,9 +70,13 @@ class RerollRecurrence(Pass):
         "too-few-steps": "a Scan of so few steps would be slower",
     }
 
+    target: str = "cpu"
+
     def propose(self, scope: Scope, facts: Facts) -> Iterator[Proposal]:
         """Yield what can be done now; what builds on it waits for the next sweep."""
-        if not scope.is_main:
+        target, opset = TARGETS[self.target], facts.opset(scope) or 0
+        known = all(target.supports(name, opset, ir.DataType.FLOAT) for name in _MADE)
+        if not scope.is_main or not known:
             return
         found = products(scope.graph, facts)
         operators = any(n.op_type in {"RNN", "GRU", "LSTM"} for n in scope.graph)
