@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from structopt_onnx.passes.recurrence.chains import Chain
 
 _FEWEST = 2
+_MOST_STATES = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +93,9 @@ def unrolled(chain: Chain, facts: Facts, position: Mapping[ir.Node, int]) -> Unr
         Place of each node in the graph's order.
     """
     found = _unrolled(chain, facts, position)
-    while found is not None:
+    for _ in range(_MOST_STATES):
+        if found is None:
+            break
         entering = [found.series(state) for state in found.states]
         new = next((s for s in entering if s not in found.chain.anchors), None)
         if new is None:
