@@ -86,6 +86,8 @@ class Sizes:
         return self._parts[split]
 
     def _declared(self, value: ir.Value) -> Dims | None:
+        if value.shape is None and self._facts.tensor(value) is None:
+            return None  # inference by the operators' own functions is slow, and the rules know
         dims = self._facts.dims(value)
         if dims is None or value.shape is None:
             return dims if dims is None else tuple(Unknown() if d is None else d for d in dims)
