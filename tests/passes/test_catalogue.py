@@ -47,6 +47,12 @@ def test_a_pass_says_what_it_does(step: type[Step]):
     assert promise.strip().startswith(step.exactness.name)
 
 
+def test_the_readme_lists_every_pass_in_run_order():
+    text = (_CASES.parents[1] / "README.md").read_text(encoding="utf-8")
+    table = re.findall(r"^\| `([a-z0-9-]+)` \| (bitwise|rounding|lossy) \|", text, re.MULTILINE)
+    assert table == [(step.name, step.exactness.name.lower()) for step in OWN]
+
+
 @_OWN
 def test_a_pass_has_a_case_that_rewrites(step: type[Step]):
     assert any("after" in case.sections for case in _cases(step))
