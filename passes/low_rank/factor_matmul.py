@@ -55,6 +55,10 @@ if TYPE_CHECKING:
     from structopt_onnx.model.statistic import Statistic
     from structopt_onnx.passes.low_rank.matmul_pair import Fit
 
+# Layers too narrow for this many ranks at the target's multiple get halves and quarters of it:
+# there the parameters are what a cut saves.
+_FEW_RANKS = 4
+
 
 @dataclass(frozen=True)
 class FactorMatmul(Pass):
@@ -65,7 +69,7 @@ class FactorMatmul(Pass):
     target
         Where costs are predicted; also gives the multiple of ranks.
     rank_multiple
-        Ranks offered are multiples of this; 0 takes the target's.
+        Ranks offered are multiples of this; 0 takes the target's, less for narrow layers.
     centre
         Fit the covariance and correct the bias where it is constant; else the second moment.
     unseen
@@ -137,8 +141,13 @@ class FactorMatmul(Pass):
 
     def _ranks(self, site: MatmulSite | JointSite) -> range:
         rows, columns = site.shape
-        step = self.rank_multiple or TARGETS[self.target].rank_multiple
-        return range(step, -(-rows * columns // max(1, rows + columns)), step)
+        stop = -(-rows * columns // max(1, rows + columns))
+        step = self.rank_multiple
+        if not step:
+            step = whole = TARGETS[self.target].rank_multiple
+            while step * _FEW_RANKS > stop and step * 4 > whole and step > 1:
+                step //= 2
+        return range(step, stop, step)
 
     @classmethod
     def _too_large(cls, site: MatmulSite) -> bool:
