@@ -152,8 +152,12 @@ class SliceAlgebra:
                 found.append((read, tuple(i for i in inputs if i is not None)))
         known = dict(self._series)
         for read, series in found:
+            # What the first step reads twice may be two values in another.
+            in_slice = self._found.images[0]
             if known.setdefault(read, series) != series:
-                return False  # what the first step reads twice is two values in another
+                return False
+            if read in in_slice and self._found.series(read) != series:
+                return False
         self._series = known
         self.inner.update(n for n in nodes if n is not None)
         return True

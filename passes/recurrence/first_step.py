@@ -89,6 +89,7 @@ class _Before(SliceAlgebra):
         self._states = frozenset()  # what a state is before the first slice is the question
         self.algebra = fused.algebra.algebra
         self.inputs_read: dict[ir.Value, ir.Value] = {}
+        self._later = frozenset(fused.inputs())
         self._wanted = {}
         for value in inputs(fused.cell):
             known = fused.algebra.reading(value)
@@ -103,6 +104,8 @@ class _Before(SliceAlgebra):
         if stands_for is not None:
             self.inputs_read[stands_for] = value
             return self._opaque(stands_for)
+        if value in self._later:
+            raise NoForm(value.name)  # what the first slice reads is not what this step should
         return super()._evaluate(value)
 
     def _is_inside(self, node: ir.Node) -> bool:
