@@ -4,7 +4,7 @@
     python benchmarks/all_models.py --models DIR --max-error 0.05 --name NAME --no-metric
 
 DIR holds NAME.onnx and NAME_calibration.npz, or an evaluate.py that knows --list (name and file
-under onnx/) and NAME --calibration OUT.npz. Its metric comes from evaluate.py NAME MODEL.onnx, on
+under onnx/) and NAME --calibration OUT.npz --samples N. Its metric comes from evaluate.py NAME MODEL.onnx, on
 data that is not the calibration data. Prints a Markdown table, a row as soon as it is there.
 """
 
@@ -42,13 +42,13 @@ class Task:
         command = [sys.executable, str(self.folder / "evaluate.py"), self.name, *arguments]
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout  # noqa: S603 - the folder's own script
 
-    def calibration(self, work: Path) -> Path:
+    def calibration(self, work: Path, samples: int = 64) -> Path:
         """Return the calibration data, written by evaluate.py where no file lies there."""
         shipped = self.folder / f"{self.name}_calibration.npz"
         if shipped.is_file():
             return shipped
         made = work / f"{self.name}_calibration.npz"
-        self.evaluate("--calibration", str(made))
+        self.evaluate("--calibration", str(made), "--samples", str(samples))
         return made
 
     def metric(self, path: Path) -> str:

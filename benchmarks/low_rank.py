@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 WAYS = ("plain SVD", "calibrated", "planned")
 KEPT = (0.9, 0.8, 0.7, 0.6, 0.5)
 TIMED = (0.8, 0.6)
+_SAMPLES = 1000
 # Plain and calibrated options differ, so what they keep can differ by as much.
 _EQUAL = 0.01
 
@@ -86,7 +87,7 @@ class Study:
 
     def __init__(self, task: Task, work: Path, objective: Objective) -> None:
         self.task, self.work, self.objective = task, work, objective
-        self.data = task.calibration(work)
+        self.data = task.calibration(work, _SAMPLES)
         options = OptimizeOptions(keep={objective: 1}, benchmark=False)
         self.bench = prepare(task.model, options, self.data, lambda _: None)
         self.exact = run_exact(self.bench)
