@@ -4,8 +4,9 @@
     python benchmarks/all_models.py --models DIR --max-error 0.05 --name NAME --no-metric
 
 DIR holds NAME.onnx and NAME_calibration.npz, or an evaluate.py that knows --list (name and file
-under onnx/) and NAME --calibration OUT.npz --samples N. Its metric comes from evaluate.py NAME MODEL.onnx, on
-data that is not the calibration data. Prints a Markdown table, a row as soon as it is there.
+under onnx/) and NAME --calibration OUT.npz --samples N. Its metric comes from evaluate.py NAME
+MODEL.onnx, on data that is not the calibration data. Prints a Markdown table, a row as soon as it
+is there.
 """
 
 from __future__ import annotations
