@@ -133,16 +133,12 @@ class SliceAlgebra:
         series = self._series.get(value)
         if series is None or self.reading(value) is not None:
             return False
-        nodes = [v.producer() for v in series]
-        first = nodes[0]
-        if first is None or signature(first) is None or len(set(nodes)) < len(nodes):
-            return False
-        outputs = {v.index() for v in series}
-        if any(n is None or signature(n) != signature(first) for n in nodes) or len(outputs) > 1:
+        nodes = _alike(series)
+        if nodes is None:
             return False
         found: list[tuple[ir.Value, Series]] = []
-        for index, read in enumerate(first.inputs):
-            inputs = [n.inputs[index] for n in nodes if n is not None]
+        for index, read in enumerate(nodes[0].inputs):
+            inputs = [n.inputs[index] for n in nodes]
             if read is None or self.facts.tensor(read) is not None:
                 if any(i is not read for i in inputs):
                     return False
@@ -159,7 +155,7 @@ class SliceAlgebra:
             if read in in_slice and self._found.series(read) != series:
                 return False
         self._series = known
-        self.inner.update(n for n in nodes if n is not None)
+        self.inner.update(nodes)
         return True
 
     def reading(self, value: ir.Value) -> Reading | None:
@@ -187,3 +183,13 @@ class SliceAlgebra:
             self.inner = inner
             return self._opaque(value)
         return row
+
+
+def _alike(series: Series) -> list[ir.Node] | None:
+    """Return the nodes that make the values, one each, where all do the same."""
+    made = [value.producer() for value in series]
+    nodes = [node for node in made if node is not None]
+    if len(set(nodes)) < len(series) or len({value.index() for value in series}) > 1:
+        return None
+    wanted = signature(nodes[0])
+    return nodes if wanted is not None and all(signature(n) == wanted for n in nodes) else None
