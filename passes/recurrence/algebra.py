@@ -149,10 +149,10 @@ class SliceAlgebra:
         known = dict(self._series)
         for read, series in found:
             # What the first step reads twice may be two values in another.
-            in_slice = self._found.images[0]
             if known.setdefault(read, series) != series:
                 return False
-            if read in in_slice and self._found.series(read) != series:
+            own = self._found.series(read)
+            if own[0] is not None and own != series:
                 return False
         self._series = known
         self.inner.update(nodes)

@@ -89,7 +89,7 @@ class _Before(SliceAlgebra):
         self._states = frozenset()  # what a state is before the first slice is the question
         self.algebra = fused.algebra.algebra
         self.inputs_read: dict[ir.Value, ir.Value] = {}
-        self._later = frozenset(fused.inputs())
+        self._later = frozenset(inputs(fused.cell))
         self._wanted = {}
         for value in inputs(fused.cell):
             known = fused.algebra.reading(value)
