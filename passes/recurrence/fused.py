@@ -157,13 +157,15 @@ class Fused:
         return None
 
     def _batch(self, sizes: Sizes) -> Dim | None:
-        """Return the batch size of the inputs, where all have the same."""
+        """Return the batch size of the inputs, where all have the same in all steps."""
         batches: list[Dim] = []
         for value in inputs(self.cell):
-            dims = sizes.dims(value)
-            if dims is None or len(dims) != _STEP_RANK:
-                return None
-            batches.append(dims[0])
+            one = self.algebra.reading(value) is not None
+            for read in (value,) if one else self.algebra.series(value) or (value,):
+                dims = sizes.dims(read)
+                if dims is None or len(dims) != _STEP_RANK:
+                    return None
+                batches.append(dims[0])
         return batches[0] if len(set(batches)) == 1 else None
 
     def _backwards(self, sizes: Sizes) -> bool:
