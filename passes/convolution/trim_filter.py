@@ -30,14 +30,17 @@ from structopt_onnx.model.edit import AttributeValue, Edit, Fresh, NewNode
 from structopt_onnx.model.exactness import Exactness
 from structopt_onnx.model.patch import Patch
 from structopt_onnx.passes.convolution.geometry import Window, window
+from structopt_onnx.passes.convolution.taps import (
+    SLICES_BY_INPUT,
+    leaves_input,
+    padding_left,
+    sliced,
+)
 from structopt_onnx.rewriting.passes import NodePass, Refusal
 
 if TYPE_CHECKING:
     from structopt_onnx.model.facts import Facts
     from structopt_onnx.model.scope import Scope
-
-_SLICES_BY_INPUT = 10  # opset in which Slice takes starts and ends as inputs
-_TO_THE_END = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,10 +94,10 @@ class TrimFilter(NodePass[Trim]):
         slides = window(node, facts)
         if slides is None:
             return Refusal("pads-depend-on-size", f"of '{node.name}'", node.name or "")
-        pads = _padding(slides, taps, facts.dims(node.inputs[0]))
-        if min(pads) < 0 and (facts.opset(scope) or 0) < _SLICES_BY_INPUT:
+        pads = padding_left(slides, taps, facts.dims(node.inputs[0]))
+        if min(pads) < 0 and (facts.opset(scope) or 0) < SLICES_BY_INPUT:
             return Refusal("needs-slice", f"{pads}", node.name or "")
-        if not _leaves_input(pads, facts.dims(node.inputs[0])):
+        if not leaves_input(pads, facts.dims(node.inputs[0])):
             return Refusal("kernel-in-padding", f"{pads}", node.name or "")
         return Trim(node, slides, taps, pads)
 
@@ -108,7 +111,7 @@ class TrimFilter(NodePass[Trim]):
         read: ir.Value | Fresh | None = source
         if min(match.pads) < 0:
             read = Fresh(f"{name}_sliced")
-            nodes.append(_sliced(source, read, match.pads))
+            nodes.append(sliced(source, read, match.pads))
         steps = tuple(t.step for t in match.taps)
         attributes: dict[str, AttributeValue] = {
             **match.conv.attributes,
@@ -131,45 +134,3 @@ def _kept(places: np.ndarray) -> slice:
     first, last = int(places[0]), int(places[-1])
     step = int(np.gcd.reduce(places - first)) or 1
     return slice(first, last + 1, step)
-
-
-def _padding(
-    slides: Window, taps: tuple[slice, ...], dims: tuple[int | None, ...] | None
-) -> tuple[int, ...]:
-    begins, ends = [], []
-    for axis, kept in enumerate(taps):
-        dilation, stride = slides.dilations[axis], slides.strides[axis]
-        begin = slides.pads[axis] - kept.start * dilation
-        end = slides.pads[axis + slides.axes] - (slides.kernel[axis] - kept.stop) * dilation
-        size = None if dims is None else dims[axis + 2]
-        if end < 0 and size is not None:
-            # Positions after the last window do no harm if they make no window of their own.
-            rest = (size + slides.padding[axis] - slides.span[axis]) % stride
-            end = 0 if rest - end < stride else end
-        begins.append(begin)
-        ends.append(end)
-    return (*begins, *ends)
-
-
-def _leaves_input(pads: tuple[int, ...], dims: tuple[int | None, ...] | None) -> bool:
-    """Whether slicing takes no more positions than there are, in every run."""
-    axes = len(pads) // 2
-    for axis in range(axes):
-        begin, end = pads[axis], pads[axis + axes]
-        size = None if dims is None else dims[axis + 2]
-        cut = max(-begin, 0) + max(-end, 0)
-        if cut and (max(begin, end) > 0 if size is None else cut > size):
-            return False
-    return True
-
-
-def _sliced(source: ir.Value | None, made: Fresh, pads: tuple[int, ...]) -> NewNode:
-    axes = len(pads) // 2
-    cut = [a for a in range(axes) if min(pads[a], pads[a + axes]) < 0]
-    starts = [max(0, -pads[a]) for a in cut]
-    ends = [min(0, pads[a + axes]) or _TO_THE_END for a in cut]
-    inputs = [
-        Fresh(f"{made.name}_{what}", ir.tensor(np.array(values, np.int64)))
-        for what, values in (("starts", starts), ("ends", ends), ("axes", [a + 2 for a in cut]))
-    ]
-    return NewNode("Slice", (source, *inputs), (made,))

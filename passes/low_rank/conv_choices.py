@@ -1,24 +1,20 @@
-"""Which layouts are worth fitting for a convolution, what they cost and which to offer."""
+"""Which layouts are worth fitting for a convolution, at which ranks."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from structopt_onnx.passes.low_rank.conv_forms import Layout, channel, dense, spatial, tucker
-from structopt_onnx.rewriting.cost import Cost
+from structopt_onnx.passes.convolution.conv_cost import cost
+from structopt_onnx.passes.convolution.conv_rows import Layout, dense
+from structopt_onnx.passes.low_rank.conv_forms import channel, spatial, tucker
 from structopt_onnx.rewriting.target import TARGETS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
     from structopt_onnx.model.facts import Facts
-    from structopt_onnx.passes.low_rank.conv_site import ConvSite
-    from structopt_onnx.rewriting.passes import Option
+    from structopt_onnx.passes.convolution.conv_site import ConvSite
 
 _PLANE = 2
 # Ranks tried per scheme, and per mode where a scheme has two.
@@ -27,7 +23,6 @@ _MOST_PER_MODE = 6
 # Layers too narrow for this many ranks at the target's multiple get halves and quarters of it:
 # there the parameters are what a cut saves.
 _FEW_RANKS = 4
-_MOST_OPTIONS = 24
 
 
 def layouts(
@@ -89,52 +84,3 @@ def _multiples(stop: int, multiple: int, target: str, most: int) -> Iterator[int
             step //= 2
     step *= max(1, -(-(len(range(step, stop, step))) // most))
     yield from range(step, stop, step)
-
-
-def cost(site: ConvSite, facts: Facts, layout: Layout, target: str) -> Cost:
-    """Count a layout at every use of the weight, its bias left out.
-
-    The time is that of channels filled up to the target's multiple.
-    """
-    sizes = sum(stage.size for stage in layout.stages)
-    multiple = TARGETS[target].conv_rank_multiple
-    macs, filled = 0, 0.0
-    for use in site.uses:
-        read, made = facts.concrete(use.data), facts.concrete(use.made)
-        rank = len(site.shape)
-        read = (1,) * rank if read is None else read
-        made = (1,) * rank if made is None else made
-        for stage in layout.stages:
-            rows = (made if stage.rows_done else read)[2:3]
-            columns = (made if stage.columns_done else read)[3:]
-            products = stage.size * math.prod((read[0], *rows, *columns))
-            channels = stage.shape[0]
-            macs += products
-            filled += products * (-(-channels // multiple) * multiple) / max(1, channels)
-    total = Cost(
-        parameters=sizes,
-        bytes=int(sizes * site.tensor.dtype.itemsize),
-        macs=macs,
-        nodes=len(site.uses) * len(layout.stages),
-    )
-    seconds = TARGETS[target].seconds(replace(total, macs=int(filled)))
-    return replace(total, seconds=seconds)
-
-
-def offered(options: Sequence[Option]) -> tuple[Option, ...]:
-    """Keep options that no other beats in error, parameters and products at once.
-
-    More than a couple of dozen are thinned out evenly. The result is in order of rising error.
-    """
-    ordered = sorted(options, key=lambda o: (o.error, o.after.parameters, o.after.macs, o.label))
-    front: list[Option] = []
-    for option in ordered:
-        now = option.after
-        if not any(
-            o.after.parameters <= now.parameters and o.after.macs <= now.macs for o in front
-        ):
-            front.append(option)
-    if len(front) > _MOST_OPTIONS:
-        kept = np.linspace(0, len(front) - 1, _MOST_OPTIONS).round().astype(int)
-        front = [front[k] for k in kept]
-    return tuple(front)

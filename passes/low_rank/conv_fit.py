@@ -27,12 +27,11 @@ if TYPE_CHECKING:
     from structopt_onnx.linalg.moments import Moments
     from structopt_onnx.model.facts import Facts
     from structopt_onnx.model.statistic import Statistic
-    from structopt_onnx.passes.low_rank.conv_forms import Layout
-    from structopt_onnx.passes.low_rank.conv_site import ConvSite
+    from structopt_onnx.passes.convolution.conv_choice import Factors
+    from structopt_onnx.passes.convolution.conv_rows import Layout
+    from structopt_onnx.passes.convolution.conv_site import ConvSite
 
 FloatArray = npt.NDArray[np.float64]
-Factors = tuple[tuple[FloatArray, ...], FloatArray | None]
-"""The weight of each stage, and what the output's mean loses, float64 [m]."""
 
 
 def fit_of(

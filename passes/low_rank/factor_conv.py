@@ -26,32 +26,29 @@ Exactness
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING, ClassVar
-
-import numpy as np
-import numpy.typing as npt
 
 from structopt_onnx.model.exactness import Exactness
 from structopt_onnx.model.statistic import PatchStatistic
-from structopt_onnx.passes.low_rank.conv_choices import cost, layouts, offered
+from structopt_onnx.passes.convolution.conv_choice import Candidate, choice_of
+from structopt_onnx.passes.convolution.conv_site import REFUSALS, THIN, ConvSite, find_sites
+from structopt_onnx.passes.convolution.conv_statistic import LARGEST_DIMENSION, statistic_of
+from structopt_onnx.passes.low_rank.conv_choices import layouts
 from structopt_onnx.passes.low_rank.conv_fit import fit_of, unscaled
-from structopt_onnx.passes.low_rank.conv_forms import dense, rewritten
-from structopt_onnx.passes.low_rank.conv_site import REFUSALS, ConvSite, find_sites, site_of
-from structopt_onnx.passes.low_rank.conv_statistic import LARGEST_DIMENSION, statistic_of
 from structopt_onnx.passes.low_rank.seen import seen_scales
-from structopt_onnx.rewriting.cost import Cost
-from structopt_onnx.rewriting.passes import Choice, Option, Pass, Refusal
+from structopt_onnx.rewriting.passes import Choice, Pass, Refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
+
+    import numpy as np
+    import numpy.typing as npt
 
     from structopt_onnx.model.facts import Facts
-    from structopt_onnx.model.patch import Patch
     from structopt_onnx.model.scope import Scope
     from structopt_onnx.model.statistic import Statistic
-    from structopt_onnx.passes.low_rank.conv_fit import ConvFit, Factors
-    from structopt_onnx.passes.low_rank.conv_forms import Layout
+    from structopt_onnx.passes.convolution.conv_rows import Layout
+    from structopt_onnx.passes.low_rank.conv_fit import ConvFit
 
 
 @dataclass(frozen=True)
@@ -81,6 +78,7 @@ class FactorConv(Pass):
     exactness: ClassVar[Exactness] = Exactness.LOSSY
     refusals: ClassVar[dict[str, str]] = {
         **REFUSALS,
+        **THIN,
         "no-option-pays": "no shape at the ranks tried has fewer parameters or products",
         "statistics-too-large": f"the moments needed have more than {LARGEST_DIMENSION} rows, or "
         "there are none for uses with different biases",
@@ -137,35 +135,15 @@ class FactorConv(Pass):
         fit: ConvFit,
         scales: npt.NDArray[np.float64] | None,
     ) -> Iterator[Choice]:
-        name, moments = site.weight.name or "", fit.moments
-        corrected = self.centre and moments is not None
-        added = site.outputs if corrected and any(u.bias is None for u in site.uses) else 0
-        bias = Cost(parameters=added, bytes=int(added * site.tensor.dtype.itemsize))
-        before = cost(site, facts, dense(site), self.target)
-
-        def patch(
-            layout: Layout, build: Callable[[], Factors], scope: Scope, facts: Facts
-        ) -> Patch | Refusal:
-            found = site_of(name, scope, facts)
-            if isinstance(found, Refusal):
-                return found
-            factors = build() if scales is None else unscaled(build(), scales)
-            return rewritten(found, scope, layout, factors)
-
-        options = []
-        for layout in fit.tried:
+        def candidate(layout: Layout) -> Candidate:
             error, build = fit.candidate(layout)
-            if not np.isfinite(error) or error >= 1:
-                continue
-            after = cost(site, facts, layout, self.target) + bias
-            make = partial(patch, layout, build)
-            label = layout.label if scales is None else f"{layout.label} as seen"
-            options.append(Option(label, error, before, after, make))
-        if options:
-            yield Choice(
-                frozenset({name}),
-                site.uses[0].made.name or "",
-                offered(options),
-                "weights" if moments is None else "calibration",
-                0.0 if moments is None else moments.count / moments.mean.size,
+            if scales is None:
+                return Candidate(layout.label, layout, error, build)
+            return Candidate(
+                f"{layout.label} as seen", layout, error, lambda: unscaled(build(), scales)
             )
+
+        candidates = [candidate(layout) for layout in fit.tried]
+        choice = choice_of(site, facts, self.target, candidates, fit.moments, centred=self.centre)
+        if choice is not None:
+            yield choice

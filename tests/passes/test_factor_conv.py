@@ -18,10 +18,11 @@ from structopt_onnx.model.facts import Facts
 from structopt_onnx.model.loading import load
 from structopt_onnx.model.patch import Names
 from structopt_onnx.model.saving import to_proto
+from structopt_onnx.passes.convolution.conv_rows import Layout, rewritten
+from structopt_onnx.passes.convolution.conv_site import ConvSite, find_sites
+from structopt_onnx.passes.convolution.conv_statistic import statistic_of
 from structopt_onnx.passes.low_rank.conv_fit import ConvFit, fit_of
-from structopt_onnx.passes.low_rank.conv_forms import Layout, channel, rewritten, spatial, tucker
-from structopt_onnx.passes.low_rank.conv_site import ConvSite, find_sites
-from structopt_onnx.passes.low_rank.conv_statistic import statistic_of
+from structopt_onnx.passes.low_rank.conv_forms import channel, spatial, tucker
 from structopt_onnx.passes.low_rank.factor_conv import FactorConv
 from structopt_onnx.rewriting.manager import PassManager, Planned
 from structopt_onnx.rewriting.passes import Choice

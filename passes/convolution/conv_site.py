@@ -30,6 +30,8 @@ REFUSALS = {
     "weight-is-output": "the weight is a graph output",
     "bias-not-constant": "the bias changes from run to run",
     "inside-subgraph": "activations inside a subgraph or function can't be observed",
+}
+THIN = {
     "depthwise": "each group has one input channel or makes one output channel",
     "first-layer": "the filters read the model's input or hardly any channels, and see little",
 }
@@ -155,8 +157,16 @@ class ConvSite:
         return stored.reshape(groups, outputs // groups, inputs // groups * self.taps)
 
 
-def find_sites(scope: Scope, facts: Facts) -> Iterator[ConvSite | Refusal]:
-    """Yield each weight of convolutions in a scope once, or why it must stay."""
+def find_sites(scope: Scope, facts: Facts, *, thin: bool = False) -> Iterator[ConvSite | Refusal]:
+    """Yield each weight of convolutions in a scope once, or why it must stay.
+
+    Parameters
+    ----------
+    scope, facts
+        Where to look.
+    thin
+        Whether depthwise convolutions and first layers are wanted, too.
+    """
     seen: set[ir.Value] = set()
     for node in scope.graph:
         if node.domain != "" or node.op_type not in _OPERATORS:
@@ -165,19 +175,21 @@ def find_sites(scope: Scope, facts: Facts) -> Iterator[ConvSite | Refusal]:
         if weight is None or weight in seen or not weight.is_initializer():
             continue
         seen.add(weight)
-        found = _site(weight, scope, facts)
+        found = _site(weight, scope, facts, thin=thin)
         if found is not None:
             yield found
 
 
-def site_of(weight_name: str, scope: Scope, facts: Facts) -> ConvSite | Refusal:
+def site_of(
+    weight_name: str, scope: Scope, facts: Facts, *, thin: bool = False
+) -> ConvSite | Refusal:
     """Find a weight's site again by name; code ``superseded`` when it is gone."""
     weight = scope.graph.initializers.get(weight_name)
-    found = None if weight is None else _site(weight, scope, facts)
+    found = None if weight is None else _site(weight, scope, facts, thin=thin)
     return found or Refusal("superseded", "an earlier rewrite took it", weight_name)
 
 
-def _site(weight: ir.Value, scope: Scope, facts: Facts) -> ConvSite | Refusal | None:
+def _site(weight: ir.Value, scope: Scope, facts: Facts, *, thin: bool) -> ConvSite | Refusal | None:
     name = weight.name or ""
     tensor = weight.const_value
     if tensor is None or not tensor.dtype.is_floating_point() or len(tensor.shape) < _LEAST_RANK:
@@ -200,7 +212,7 @@ def _site(weight: ir.Value, scope: Scope, facts: Facts) -> ConvSite | Refusal | 
         return Refusal("weight-roles", f"{len(uses)} uses", name)
     ((_, _, padding),) = geometry
     site = ConvSite(weight, tuple(uses), padding)
-    unfit = _too_thin(site)
+    unfit = None if thin else _too_thin(site)
     return site if unfit is None else Refusal(*unfit, name)
 
 
