@@ -23,6 +23,7 @@ from structopt_onnx.passes.convolution.hoist_stride import HoistStride
 from structopt_onnx.passes.convolution.merge_linear_convs import MergeLinearConvs
 from structopt_onnx.passes.convolution.merge_matmuls import MergeMatmuls
 from structopt_onnx.passes.convolution.pool_before_conv import PoolBeforeConv
+from structopt_onnx.passes.convolution.shrink_filter import ShrinkFilter
 from structopt_onnx.passes.convolution.trim_filter import TrimFilter
 from structopt_onnx.passes.low_rank.factor_conv import FactorConv
 from structopt_onnx.passes.low_rank.factor_embedding import FactorEmbedding
@@ -62,6 +63,7 @@ OWN: tuple[type[Step], ...] = (
     PoolBeforeConv,
     FactorMatmul,
     FactorConv,
+    ShrinkFilter,
     FactorEmbedding,
     FactorRecurrentInput,
     TieRecurrentWeights,
