@@ -269,9 +269,11 @@ class _Run:
             machine=machine.current(),
         )
 
-    def _deployed(self, result: Raw) -> Deployed:
+    def _deployed(self, result: Raw) -> Deployed | None:
         # With one thread the verdict's own samples are the deployment's.
         samples = result["verdict" if self.settings.threads == 1 else "deployed"]
+        if not samples["wall_ms"]:  # its share of the time was too short
+            return None
         pressures = [self.pressure, machine.cpu_pressure()]
         return evaluate_deployed(
             samples["wall_ms"], self.settings.threads, pressures, paired=len(self.models) > 1

@@ -94,7 +94,7 @@ class Comparison:
     clock
         Of the verdict and the timings.
     deployed
-        Wall clock at the deployed thread count.
+        Wall clock at the deployed thread count; None where the time did not suffice for it.
     replicates, pairs
         Replicates, and samples of each model in the replicate that had fewest.
     feeds

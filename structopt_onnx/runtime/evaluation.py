@@ -52,7 +52,7 @@ def probe_timing(probe: Raw | None, file_bytes: int, clock: Clock) -> Timing:
     )
 
 
-def evaluate(base: Comparison, samples: Raw, deployed: Deployed) -> Comparison:
+def evaluate(base: Comparison, samples: Raw, deployed: Deployed | None) -> Comparison:
     """Fill in what the samples prove.
 
     Parameters
@@ -62,7 +62,7 @@ def evaluate(base: Comparison, samples: Raw, deployed: Deployed) -> Comparison:
     samples
         Fields of `Samples`; an arm beyond the models is the control.
     deployed
-        Wall clock at the deployed thread count.
+        Wall clock at the deployed thread count; None where the time did not suffice for it.
     """
     times = samples[_CLOCK_FIELD[base.clock]]
     models = 1 if base.b is None else 2

@@ -177,6 +177,14 @@ def test_the_time_said_to_be_enough_is_enough(jobs, model, other, threads):
     assert (long.verdict, long.needed_seconds) == ("no difference shown", None)
 
 
+def test_a_verdict_stands_without_time_for_the_deployment(jobs, model, other):
+    samples = fake_samples(1.25)
+    late = {**samples["verdict"], "too_slow": "too short", "wall_ms": []}
+    jobs(fake_probe(), samples | {"deployed": late})
+    result = benchmark(model, other, FEEDS, BenchmarkSettings(threads=2))
+    assert (result.verdict, result.deployed) == ("slower", None)
+
+
 def test_long_times_are_written_without_an_exponent(jobs, model, other):
     jobs(fake_probe(run_ms=2094.3), None)
     result = benchmark(model, other, FEEDS)
