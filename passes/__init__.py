@@ -25,6 +25,7 @@ from structopt_onnx.passes.convolution.merge_linear_convs import MergeLinearConv
 from structopt_onnx.passes.convolution.merge_matmuls import MergeMatmuls
 from structopt_onnx.passes.convolution.pool_before_conv import PoolBeforeConv
 from structopt_onnx.passes.convolution.shrink_filter import ShrinkFilter
+from structopt_onnx.passes.convolution.stride_for_pool import StrideForPool
 from structopt_onnx.passes.convolution.trim_filter import TrimFilter
 from structopt_onnx.passes.low_rank.factor_conv import FactorConv
 from structopt_onnx.passes.low_rank.factor_embedding import FactorEmbedding
@@ -66,6 +67,7 @@ OWN: tuple[type[Step], ...] = (
     FactorConv,
     ShrinkFilter,
     DecoupleConv,
+    StrideForPool,
     FactorEmbedding,
     FactorRecurrentInput,
     TieRecurrentWeights,

@@ -50,13 +50,12 @@ class Attempt:
 
     Parameters
     ----------
-    label, layout
-        Of the option.
+    layout
+        What to put there.
     fit
         Makes relative squared error, weights and lost mean of a regression.
     """
 
-    label: str
     layout: Layout
     fit: Callable[[Regression], tuple[float, Factors]]
 
@@ -132,7 +131,7 @@ class Refit:
 
 def _candidate(attempt: Attempt, regression: Regression) -> Candidate:
     error, factors = attempt.fit(regression)
-    return Candidate(attempt.label, attempt.layout, error, lambda: factors)
+    return Candidate(attempt.layout.label, attempt.layout, error, lambda: factors)
 
 
 def regression_of(

@@ -82,7 +82,7 @@ class Layout:
     @property
     def label(self) -> str:
         """Name of the option."""
-        return f"{self.scheme} {'x'.join(map(str, self.ranks))}"
+        return f"{self.scheme} {'x'.join(map(str, self.ranks))}".rstrip()
 
 
 def dense(site: ConvSite) -> Layout:

@@ -99,7 +99,7 @@ def _attempt(site: ConvSite, filters: int, facts: Facts) -> Attempt:
     inside, axes = site.inputs // site.groups * filters, len(site.kernel)
     mixing = pointwise("mixed", site.outputs, inside, axes, site.groups)
     layout = Layout("depthwise", (filters,), (depthwise, mixing))
-    return Attempt(layout.label, layout, partial(_fit, site=site, filters=filters, facts=facts))
+    return Attempt(layout, partial(_fit, site=site, filters=filters, facts=facts))
 
 
 def _fit(

@@ -25,20 +25,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from itertools import product
 from typing import TYPE_CHECKING, ClassVar
-
-import numpy as np
 
 from structopt_onnx.model.exactness import Exactness
 from structopt_onnx.passes.convolution.conv_refit import REFIT_REFUSALS, Attempt, Refit
 from structopt_onnx.passes.convolution.conv_rows import Layout, Stage
 from structopt_onnx.passes.convolution.geometry import Window
-from structopt_onnx.passes.convolution.taps import SLICES_BY_INPUT, leaves_input, padding_left
+from structopt_onnx.passes.convolution.kernel_parts import (
+    Taps,
+    kept_features,
+    label,
+    part_of,
+    parts_of,
+)
+from structopt_onnx.passes.convolution.taps import SLICES_BY_INPUT
 from structopt_onnx.rewriting.passes import Pass
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
+    import numpy as np
 
     from structopt_onnx.linalg.regression import Regression
     from structopt_onnx.model.edit import AttributeValue
@@ -48,9 +54,6 @@ if TYPE_CHECKING:
     from structopt_onnx.passes.convolution.conv_choice import Factors
     from structopt_onnx.passes.convolution.conv_site import ConvSite
     from structopt_onnx.rewriting.passes import Choice, Refusal
-
-# Sizes tried along an axis, spread evenly where the kernel has more.
-_MOST_SIZES = 6
 
 
 @dataclass(frozen=True)
@@ -91,56 +94,21 @@ class ShrinkFilter(Pass):
         return Refit(attempts, self.target, self.unseen)
 
 
-def parts_of(kernel: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:
-    """Yield the parts of a kernel worth trying: all taps of an axis, or fewer, cut axes alike."""
-    for taps in product(*(_lines(size) for size in kernel)):
-        cut = {
-            (len(range(line.start, line.stop, line.step)), line.step)
-            for line, size in zip(taps, kernel, strict=True)
-            if line != slice(0, size, 1)
-        }
-        if len(cut) == 1:
-            yield taps
-
-
-def _lines(size: int) -> Iterator[slice]:
-    """Yield all taps of an axis, fewer around the middle, and every other one."""
-    yield slice(0, size, 1)
-    shorter = range(1, size)
-    if len(shorter) > _MOST_SIZES:
-        shorter = range(size // _MOST_SIZES, size, size // _MOST_SIZES)
-    for length in shorter:
-        for start in sorted({(size - length) // 2, (size - length + 1) // 2}):
-            yield slice(start, start + length, 1)
-    for start in range(2):
-        others = range(start, size, 2)
-        if len(others) > 1:
-            yield slice(start, others[-1] + 1, 2)
-
-
-def _attempt(site: ConvSite, taps: tuple[slice, ...], facts: Facts) -> Attempt | None:
+def _attempt(site: ConvSite, taps: Taps, facts: Facts) -> Attempt | None:
     slides = Window(site.kernel, site.strides, site.dilations, site.pads or ())
     dims = facts.dims(site.uses[0].data) if len(site.uses) == 1 else None
-    pads = padding_left(slides, taps, dims)
-    if not leaves_input(pads, dims):
+    part = part_of(slides, taps, dims)
+    if part is None:
         return None
-    places = np.arange(site.taps).reshape(site.kernel)[taps]
-    attributes: dict[str, AttributeValue] = {
-        **site.uses[0].node.attributes,
-        "kernel_shape": places.shape,
-        "dilations": tuple(d * t.step for d, t in zip(slides.dilations, taps, strict=True)),
-        "pads": tuple(max(pad, 0) for pad in pads),
-    }
+    attributes: dict[str, AttributeValue] = {**site.uses[0].node.attributes, **part[0]}
     attributes.pop("auto_pad", None)
-    shape = (*site.shape[:2], *places.shape)
-    layout = Layout("taps", (), (Stage("shrunk", "Conv", attributes, shape, crop=pads),))
-    label = ",".join(f"{t.start}:{t.stop}" + f":{t.step}" * (t.step > 1) for t in taps)
-    fit = partial(_fit, places=places.reshape(-1), taps=site.taps)
-    return Attempt(f"taps {label}", layout, fit)
+    kept = kept_features(site.kernel, taps, site.inputs // site.groups)
+    shape = (*site.shape[:2], *(len(range(t.start, t.stop, t.step)) for t in taps))
+    stage = Stage("shrunk", "Conv", attributes, shape, crop=part[1])
+    layout = Layout(label(taps), (), (stage,))
+    return Attempt(layout, partial(_fit, kept=kept))
 
 
-def _fit(regression: Regression, places: np.ndarray, taps: int) -> tuple[float, Factors]:
-    inputs = regression.fitted[0].moment.shape[0] // taps
-    kept = (np.arange(inputs)[:, None] * taps + places).reshape(-1)
+def _fit(regression: Regression, kept: np.ndarray) -> tuple[float, Factors]:
     error, maps, lost = regression.refit([kept] * len(regression.fitted))
     return error, ((maps,), lost)

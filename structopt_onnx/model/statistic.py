@@ -90,6 +90,29 @@ class PatchStatistic(Statistic):
 
 
 @dataclass(frozen=True)
+class PatchTargetStatistic(PatchStatistic):
+    """Joint moments of patches and of what is to be made of each: patches first, then targets.
+
+    Parameters
+    ----------
+    target
+        Name of the tensor [N, M, positions...] with one position per patch.
+    """
+
+    target: str
+
+    def reads(self) -> tuple[str, ...]:
+        """Return the names of all tensors that `rows` looks at."""
+        return (*self.values, self.target)
+
+    def rows(self, array: Array, arrays: Mapping[str, Array]) -> Array:
+        """Return patches and targets side by side, [positions, C * kernel positions + M]."""
+        patches = super().rows(array, arrays)
+        targets = np.moveaxis(arrays[self.target], 1, -1)
+        return np.concatenate([patches, targets.reshape(-1, targets.shape[-1])], axis=1)
+
+
+@dataclass(frozen=True)
 class SequenceStatistic(Statistic):
     """Moments of a sequence's features at the steps that are not padding.
 

@@ -8,7 +8,12 @@ from structopt_onnx.calibration.samples import load_samples
 from structopt_onnx.calibration.statistics import gather, stream_moments
 from structopt_onnx.errors import DataError
 from structopt_onnx.linalg.moments import MomentsAccumulator
-from structopt_onnx.model.statistic import PatchStatistic, SequenceStatistic, Statistic
+from structopt_onnx.model.statistic import (
+    PatchStatistic,
+    PatchTargetStatistic,
+    SequenceStatistic,
+    Statistic,
+)
 from structopt_onnx.runtime.session import Session
 
 RNG = np.random.default_rng(0)
@@ -236,6 +241,25 @@ def test_patches_times_filters_are_the_convolution(pads, strides, dilations):
 def test_a_kernel_larger_than_its_input_shows_no_patch():
     statistic = PatchStatistic(("x",), 1, (5,), (1,), (1,), (0, 0))
     assert statistic.rows(np.ones((2, 3, 4)), {}).shape == (0, 15)
+
+
+def test_patches_lie_beside_what_is_made_of_them():
+    model = model_of("""
+        g (float[N, 2, L] x) => (float[N, 2, P] y) {
+          y = MaxPool<kernel_shape = [3], strides = [2], pads = [1, 0]>(x)
+        }""")
+    x = RNG.normal(size=(3, 1, 2, 6)).astype(np.float32)
+    statistic = PatchTargetStatistic(("x",), 1, (3,), (2,), (1,), (1, 0), "y")
+    found = gathered(model, {"x": x}, statistic)[statistic]
+
+    def windows(padding: float) -> np.ndarray:
+        padded = np.pad(x[:, 0], [(0, 0), (0, 0), (1, 0)], constant_values=padding)
+        return np.stack([padded[..., k : k + 3] for k in (0, 2, 4)]).reshape(9, 2, 3)
+
+    made = windows(-np.inf).max(axis=-1)
+    rows = np.concatenate([windows(0.0).reshape(9, 6), made], axis=1)
+    assert found.count == 9
+    np.testing.assert_allclose(found.covariance, cov(rows), atol=1e-6)
 
 
 def test_padded_steps_of_a_sequence_are_left_out():

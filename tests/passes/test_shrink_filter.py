@@ -10,7 +10,8 @@ from hypothesis import assume, given, settings
 
 from structopt_onnx.model.facts import Facts
 from structopt_onnx.model.loading import load
-from structopt_onnx.passes.convolution.shrink_filter import ShrinkFilter, parts_of
+from structopt_onnx.passes.convolution.kernel_parts import parts_of
+from structopt_onnx.passes.convolution.shrink_filter import ShrinkFilter
 from structopt_onnx.rewriting.patch_cost import patch_cost
 from structopt_onnx.rewriting.target import CpuTarget
 from structopt_onnx.runtime.session import Session
