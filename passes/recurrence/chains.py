@@ -85,7 +85,8 @@ class Chain:
     def without_first(self) -> Chain:
         """Return the chain that starts one step later."""
         later = {node: step - 1 for node, step in self.steps.items() if step > 0}
-        anchors = tuple(series[1:] for series in self.anchors)
+        # Slices that ended early left states known for fewer steps.
+        anchors = tuple(series[1:] for series in self.anchors if len(series) > 1)
         return Chain(self.products[1:], self.state, later, self.order, anchors)
 
     def anchored(self, series: Series, facts: Facts) -> Chain:

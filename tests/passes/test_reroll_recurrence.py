@@ -4,6 +4,7 @@ import cProfile
 import pstats
 import random
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,8 @@ from unrolled import GATES, Shape, Style, disguised, mutated, unrolled
 from structopt_onnx.model.loading import load
 from structopt_onnx.model.saving import to_proto
 from structopt_onnx.passes import catalogue
+from structopt_onnx.passes.recurrence import slices
+from structopt_onnx.passes.recurrence.chains import products
 from structopt_onnx.rewriting.manager import PassManager
 from structopt_onnx.rewriting.pipeline import parse_pipeline
 from structopt_onnx.rewriting.target import CpuTarget
@@ -132,6 +135,18 @@ def test_weights_copied_per_step_are_one():
     after, _ = rerolled(model)
     assert Counter(node.op_type for node in after.graph.node)["LSTM"] == 1
     assert largest_difference(model, after) <= 1e-5
+
+
+def test_a_step_is_peeled_that_is_the_last_one_a_state_is_known_for():
+    manager = PassManager(CpuTarget())
+    facts = manager.facts(load(unrolled(Style("peephole", start="input"), Shape(5))))
+    graph = facts.scopes[0].graph
+    (chain,) = products(graph, facts).chains
+    known = replace(chain, anchors=((chain.products[0].inputs[chain.state],),))
+    position = {node: index for index, node in enumerate(graph)}
+    found = slices.unrolled(known.without_first(), facts, position)
+    assert found is not None
+    assert found.length == 4
 
 
 def test_the_shipped_rnn_is_one_operator_with_one_output_layer():
