@@ -379,7 +379,7 @@ class Study:
             feeds = [{k: data[k][n : n + 1] for k in data.files} for n in range(SAMPLES)]
         target = self.work / "after.onnx"
         row = self._row(
-            "as shipped", task.model.stem, task.model, feeds, SECONDS["model"], threads=2
+            f"task {task.name}", task.model.stem, task.model, feeds, SECONDS["model"], threads=2
         )
         metric = f"{task.metric(task.model)} -> {task.metric(target)}"
         self._tell(replace(row, metric=metric))
