@@ -28,7 +28,7 @@ import onnx.backend.test
 import onnx.helper
 import onnx.numpy_helper
 from all_models import Task, tasks
-from pairs import Net, difference, interval, where
+from pairs import Net, difference, interval, short, where
 
 import structopt_onnx as so
 
@@ -315,9 +315,9 @@ class Row:
         report = self.result.report
         steps = Counter(entry.step for entry in report.applied)
         before, after, found = report.before.cost, report.after.cost, self.comparison
-        times = (
-            "-" if found is None or found.b is None else f"{found.a.p50:.3g} -> {found.b.p50:.3g}"
-        )
+        times = "-"
+        if found is not None and found.b is not None:
+            times = f"{short(found.a.p50)} -> {short(found.b.p50)}"
         deployed = None if found is None else found.deployed
         shared = deployed is not None and deployed.threads > 1 and deployed.ratio is not None
         two = f"x{deployed.ratio:.3f}{' (noisy)' if deployed.noisy else ''}" if shared else "-"

@@ -104,3 +104,8 @@ def interval(found: Comparison) -> str:
     if found.ratio is None:
         return f"{found.verdict} ({found.reason})"
     return f"{found.verdict} x{found.ratio:.3f} [{found.low:.3f}, {found.high:.3f}]"
+
+
+def short(value: float | None) -> str:
+    """Write a number of milliseconds to three digits."""
+    return "?" if value is None else f"{float(f'{value:.3g}'):,g}"

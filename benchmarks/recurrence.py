@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 import matplotlib as mpl
 import numpy as np
 import onnx
-from pairs import Net, difference, interval, where
+from pairs import Net, difference, interval, short, where
 
 import structopt_onnx as so
 
@@ -170,8 +170,8 @@ class Row:
             str(self.length),
             " / ".join(f"{n:,}" for n in self.nodes),
             " / ".join(f"{t.file_bytes:,}" for t in timings),
-            " / ".join(f"{t.session_creation_ms:,.3g}" for t in timings),
-            " / ".join(f"{t.p50:.3g}" for t in timings),
+            " / ".join(short(t.session_creation_ms) for t in timings),
+            " / ".join(short(t.p50) for t in timings),
             interval(self.by_steps),
             interval(self.by_operator),
             f"{self.seconds:.1f}",
@@ -216,7 +216,7 @@ def plot(rows: Sequence[Row], path: Path) -> None:
         for axis, (label, field) in zip(axes[:, column], what.items(), strict=True):
             for k, (form, marker) in enumerate(zip(FORMS, "xo^", strict=True)):
                 values = [getattr(row.timings()[k], field) for row in mine]
-                axis.loglog(lengths, values, marker=marker, label=form)
+                axis.loglog(lengths, np.array(values, float), marker=marker, label=form)
             axis.set_xticks(lengths, map(str, lengths))
             axis.xaxis.minorticks_off()
             axis.yaxis.set_major_formatter(lambda y, _: f"{y:g}")
