@@ -22,6 +22,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
+import onnx_ir as ir
 import onnx_ir.passes.common as onnx_ir_passes
 from onnxscript.rewriter import MatchResult, RewriteRuleSet
 from onnxscript.rewriter.rules.common._fuse_batchnorm import (
@@ -30,11 +32,12 @@ from onnxscript.rewriter.rules.common._fuse_batchnorm import (
     FuseBatchNormIntoGemm,
 )
 
+from structopt_onnx.linalg.narrowing import narrowed
 from structopt_onnx.model.exactness import Exactness
 from structopt_onnx.rewriting.passes import Cleanup
 
 if TYPE_CHECKING:
-    import onnx_ir as ir
+    from collections.abc import Sequence
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,34 @@ def _is_safe(inbound: ir.Value, normalized: ir.Value) -> bool:
         return False
     parameters = [v for v in (*product.inputs[1:], *normalization.inputs[1:]) if v is not None]
     types = {value.dtype for value in parameters}
-    return len(types) == 1 and not any(value.is_graph_output() for value in parameters)
+    if len(types) != 1 or any(value.is_graph_output() for value in parameters):
+        return False
+    return _holds(product.inputs[1:], normalization)
+
+
+def _holds(stored: Sequence[ir.Value | None], normalization: ir.Node) -> bool:
+    """Whether the folded weight and bias can be held by their type.
+
+    By bounds: no element is larger than the largest of the weight times the largest scale.
+    """
+    tensors = [
+        None if value is None else ir.convenience.get_const_tensor(value)
+        for value in (*stored, *normalization.inputs[1:])
+    ]
+    known = [None if t is None else t.numpy().astype(np.float64) for t in tensors]
+    (weight, *biases), (scale, offset, mean, variance) = known[: len(stored)], known[len(stored) :]
+    if weight is None or scale is None or offset is None or mean is None or variance is None:
+        return True  # not folded: the library asks for constants
+    epsilon = normalization.attributes.get("epsilon")
+    with np.errstate(all="ignore"):
+        factor = scale / np.sqrt(variance + (1e-5 if epsilon is None else epsilon.as_float()))
+        bias = -mean * factor + offset
+        for given in biases:
+            bias = bias + np.abs(factor) * (0.0 if given is None else np.abs(given).max(initial=0))
+        largest = np.abs(weight).max(initial=0.0) * np.abs(factor)
+    kind = normalization.inputs[1]
+    dtype = None if kind is None or kind.dtype is None else kind.dtype.numpy()
+    return dtype is not None and all(narrowed(a, dtype) is not None for a in (largest, bias))
 
 
 class _Safe:

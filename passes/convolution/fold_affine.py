@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import onnx_ir as ir
 
+from structopt_onnx.linalg.narrowing import narrowed
 from structopt_onnx.model.edit import Edit, Fresh, NewNode
 from structopt_onnx.model.exactness import Exactness
 from structopt_onnx.model.patch import Patch
@@ -56,7 +57,7 @@ class FoldAffine(NodePass[Chain]):
     roots: ClassVar[frozenset[str]] = frozenset({"Conv"})
     refusals: ClassVar[dict[str, str]] = {
         "bias-not-constant": "the convolution's bias may change from run to run",
-        "not-finite": "the folded weight or bias would hold infinities or NaN",
+        "not-finite": "the type can't hold the folded weight or bias",
         "read-elsewhere": "the convolution's result is read elsewhere, or a graph output",
         "weight-not-stored": "the weight to be scaled is computed or can be overridden",
     }
@@ -99,18 +100,16 @@ class FoldAffine(NodePass[Chain]):
         present = facts.array(rest[0]) if rest and rest[0] is not None else None
         was = np.zeros_like(match.scale) if present is None else present.astype(np.float64)
         dtype = facts.dtype(result) or ir.DataType.FLOAT
-        with np.errstate(all="ignore"):
-            bias = (was * match.scale + match.offset).astype(dtype.numpy())
-        finite = bool(np.isfinite(bias.astype(np.float64)).all())
+        with np.errstate(all="ignore"):  # what is not finite is refused
+            bias = narrowed(was * match.scale + match.offset, dtype.numpy())
         kernel: ir.Value | Fresh | None = weight
         if np.any(match.scale != 1) and weight is not None:
             array = np.asarray(facts.array(weight))
             factors = match.scale.reshape(-1, *[1] * (array.ndim - 1))
             with np.errstate(all="ignore"):
-                scaled = (array.astype(np.float64) * factors).astype(array.dtype)
-            finite = finite and bool(np.isfinite(scaled.astype(np.float64)).all())
-            kernel = Fresh(f"{weight.name}_scaled", ir.tensor(scaled))
-        if not finite:
+                scaled = narrowed(array.astype(np.float64) * factors, array.dtype)
+            kernel = None if scaled is None else Fresh(f"{weight.name}_scaled", ir.tensor(scaled))
+        if bias is None or kernel is None:
             return Refusal("not-finite", f"behind '{conv.outputs[0].name}'", conv.name or "")
         made = Fresh(result.name or "folded")
         offset = Fresh(f"{result.name}_bias", ir.tensor(bias))

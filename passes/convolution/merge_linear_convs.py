@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import onnx_ir as ir
 
+from structopt_onnx.linalg.narrowing import narrowed
 from structopt_onnx.model.edit import AttributeValue, Edit, Fresh, NewNode
 from structopt_onnx.model.exactness import Exactness
 from structopt_onnx.model.patch import Patch
@@ -62,6 +63,7 @@ class MergeLinearConvs(NodePass[Pair]):
         "bias-under-padding": "the second convolution pads with zeros, the first would with bias",
         "padded-second": "the second convolution pads what the first has made of padding",
         "pads-depend-on-size": "auto_pad depends on a size that may change, or is not known",
+        "not-finite": "the type can't hold the merged weight or bias",
         "read-elsewhere": "the first's result is read elsewhere, or a graph output",
         "weight-not-stored": "a weight is computed or can be overridden",
     }
@@ -85,7 +87,7 @@ class MergeLinearConvs(NodePass[Pair]):
         code = _unsafe(pair, value, facts)
         return pair if code is None else Refusal(code, f"behind '{first.name}'", name)
 
-    def rewrite(self, scope: Scope, facts: Facts, match: Pair) -> Patch:
+    def rewrite(self, scope: Scope, facts: Facts, match: Pair) -> Patch | Refusal:
         """Describe the composed convolution."""
         first, second = match.first, match.second
         one, two = match.windows
@@ -95,10 +97,7 @@ class MergeLinearConvs(NodePass[Pair]):
         kernel, group = composed_kernel(wide[0], groups[0], wide[1], groups[1], match.windows)
         biases = [_bias(node, facts) for node in (first, second)]
         name = second.outputs[0].name or "merged"
-        inputs: list[ir.Value | Fresh | None] = [
-            first.inputs[0],
-            Fresh(f"{name}_weight", ir.tensor(kernel.astype(arrays[1].dtype))),
-        ]
+        merged = {"weight": kernel}
         if biases[0] is not None or biases[1] is not None:
             total = np.zeros(len(wide[1])) if biases[1] is None else biases[1]
             if biases[0] is not None:
@@ -106,7 +105,13 @@ class MergeLinearConvs(NodePass[Pair]):
                 per_group = biases[0].reshape(groups[1], -1)
                 spread = np.repeat(per_group, len(sums) // groups[1], axis=0)
                 total = total + (sums * spread).sum(1)
-            inputs.append(Fresh(f"{name}_bias", ir.tensor(total.astype(arrays[1].dtype))))
+            merged["bias"] = total
+        inputs: list[ir.Value | Fresh | None] = [first.inputs[0]]
+        for what, array in merged.items():
+            stored = narrowed(array, arrays[1].dtype)
+            if stored is None:
+                return Refusal("not-finite", f"{what} behind '{first.name}'", second.name or "")
+            inputs.append(Fresh(f"{name}_{what}", ir.tensor(stored)))
         taps, dilations = composed_window(one, two)
         attributes: dict[str, AttributeValue] = {
             "kernel_shape": taps,

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import onnx_ir as ir
 
+from structopt_onnx.linalg.narrowing import narrowed
 from structopt_onnx.model.edit import AttributeValue, Edit, Fresh, NewNode
 from structopt_onnx.model.exactness import Exactness
 from structopt_onnx.model.patch import Patch
@@ -57,6 +58,7 @@ class MergeMatmuls(NodePass[tuple[Product, Product]]):
     roots: ClassVar[frozenset[str]] = frozenset({"Gemm", "MatMul"})
     refusals: ClassVar[dict[str, str]] = {
         "bias-not-constant": "a bias may change from run to run, or differs from row to row",
+        "not-finite": "the type can't hold the merged weight or bias",
         "read-elsewhere": "the first's result is read elsewhere, or a graph output",
         "weight-not-stored": "a weight is computed or can be overridden",
     }
@@ -91,25 +93,32 @@ class MergeMatmuls(NodePass[tuple[Product, Product]]):
             return before, after
         return None
 
-    def rewrite(self, scope: Scope, facts: Facts, match: tuple[Product, Product]) -> Patch:
+    def rewrite(
+        self, scope: Scope, facts: Facts, match: tuple[Product, Product]
+    ) -> Patch | Refusal:
         """Describe the one product."""
         first, second = match
         result = second.node.outputs[0]
         name, dtype = result.name or "merged", np.asarray(facts.array(second.node.inputs[1])).dtype
-        weight = Fresh(f"{name}_weight", ir.tensor((first.weight @ second.weight).astype(dtype)))
         bias = second.bias
-        if first.bias is not None:
-            carried = first.bias @ second.weight
-            bias = carried if bias is None else bias + carried
+        with np.errstate(all="ignore"):  # what is not finite is refused
+            weight = narrowed(first.weight @ second.weight, dtype)
+            if first.bias is not None:
+                carried = first.bias @ second.weight
+                bias = carried if bias is None else bias + carried
         kinds = {first.node.op_type, second.node.op_type}
-        inputs: list[ir.Value | Fresh | None] = [first.node.inputs[0], weight]
+        inputs: list[ir.Value | Fresh | None] = [first.node.inputs[0]]
         attributes: dict[str, AttributeValue] = {}
         if "Gemm" in kinds:
             attributes["transA"] = integer(first.node, "transA", 0)
             if bias is None and (facts.opset(scope) or 0) < _OPTIONAL_BIAS:
                 bias = np.zeros(second.weight.shape[1])
-            if bias is not None:
-                inputs.append(Fresh(f"{name}_bias", ir.tensor(bias.astype(dtype))))
+        stored = [weight] if bias is None else [weight, narrowed(bias, dtype)]
+        for array, what in zip(stored, ("weight", "bias"), strict=False):
+            if array is None:
+                detail = f"{what} behind '{first.node.name}'"
+                return Refusal("not-finite", detail, second.node.name or "")
+            inputs.append(Fresh(f"{name}_{what}", ir.tensor(array)))
         made = Fresh(name)
         op_type = "Gemm" if "Gemm" in kinds else "MatMul"
         node = NewNode(op_type, tuple(inputs), (made,), attributes)
