@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from structopt_onnx.model.scope import Scope
     from structopt_onnx.passes.convolution.demand import Demand, Lattice
 
+# Of one element these pools are the element; a norm is not.
+_IDENTITIES = {"AveragePool", "MaxPool"}
+
 
 def regions(scope: Scope, demand: Demand) -> list[list[ir.Node]]:
     """Group the nodes that make or read thinned values, connected through such values."""
@@ -70,7 +73,7 @@ class _Thinning:
             ones = (1,) * slides.axes
             read, made = (self.demand.lattice(v) or ones for v in (node.inputs[0], output))
             strides = tuple(s * m // r for s, m, r in zip(slides.strides, made, read, strict=True))
-            if slides.is_point and set(strides) == {1} and node.op_type != "Conv":
+            if slides.is_point and set(strides) == {1} and node.op_type in _IDENTITIES:
                 source = inputs[0]
                 if source is not None and self._stands_for(output, source):
                     return
