@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-from collections import deque
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,7 +61,6 @@ class Candidate:
     faster: Callable[[], Candidate | None] | None = None
 
 
-_OWN_KEYS = "structopt_onnx."
 # Predicted times are sums in another order.
 _ROUNDING = 1e-9
 
@@ -90,6 +90,7 @@ class Delivery:
     rolled_back: tuple[str, ...] = ()
     unmeasured: str = ""
     judged: int = 0
+    left_out: tuple[str, ...] = ()
 
 
 def deliver(
@@ -103,14 +104,15 @@ def deliver(
     """Write the boldest candidate that validates, is not larger and not slower.
 
     For a target that is not the CPU, the CPU's time is reported and decides nothing, and a file
-    may be larger when more of it can run on the target.
+    may be larger when more of it can run on the target. Where time is minimized and predicted to
+    fall, nodes and attributes may take more bytes than before; weights may not.
 
     Parameters
     ----------
     bench
         The run.
     candidates
-        From the boldest to the least.
+        From the boldest to the least; the next is made when one was not kept.
     judged
         The samples to validate and measure on.
     output
@@ -124,40 +126,48 @@ def deliver(
         When not even the last candidate survives being written.
     """
     rolled_back: list[str] = []
-    judged_lossy = 0
-    waiting = deque(candidates)
-    while waiting:
-        candidate = waiting.popleft()
-        delivery = Delivery(candidate, None if output is None else Path(output))
-        judged_lossy += candidate.lossy
+    looks = 0
+    rest = iter(candidates)
+    while (candidate := next(rest, None)) is not None:
+        delivery = Delivery(candidate, None if output is None else Path(output), judged=looks)
         try:
             _write_small(bench, delivery, judged, None if candidate.least else most_bytes)
         except _SlowerError as slower:
             rolled_back.append(f"{candidate.what}: {slower}")
             faster = None if candidate.faster is None else candidate.faster()
             if faster is not None:
-                waiting.appendleft(faster)
+                rest = chain([faster], rest)
         except _RejectedError as rejected:
             rolled_back.append(f"{candidate.what}: {rejected}")
         else:
             delivery.rolled_back = (*candidate.rolled_back, *rolled_back)
-            delivery.judged = judged_lossy
             return delivery
+        looks = delivery.judged
     raise ValidationFailed(f"{bench.name}: nothing can be saved: {rolled_back[-1]}")
 
 
 def _write_small(bench: Bench, delivery: Delivery, judged: Samples, most_bytes: int | None) -> None:
     """Write a candidate, without what is worth less than the promise that nothing grows."""
-    too_large: _TooLargeError | None = None
-    for slim in (None, *SLIMMING):
-        if slim is None or slim(delivery.kept.model, bench.model):
-            try:
+    whole = delivery.kept
+    with suppress(_TooLargeError):
+        return _write(bench, delivery, judged, most_bytes)
+    buys_time = _buys_time(bench, delivery)
+    delivery.kept = replace(whole, model=whole.model.clone())
+    for what, forget in SLIMMING.items():
+        if forget(delivery.kept.model, bench.model):
+            delivery.left_out = (*delivery.left_out, what)
+            with suppress(_TooLargeError):
                 return _write(bench, delivery, judged, most_bytes)
-            except _TooLargeError as error:
-                too_large = error
-    if too_large is not None:
-        raise too_large
-    return None
+    delivery.kept, delivery.left_out = whole, ()
+    return _write(bench, delivery, judged, None if buys_time else most_bytes)
+
+
+def _buys_time(bench: Bench, delivery: Delivery) -> bool:
+    """Whether less time is predicted for a file that is larger by its graph alone."""
+    if delivery.size is None or bench.options.objective != "time":
+        return False
+    before, after = bench.cost(bench.model, bench.shapes), delivery.size.cost
+    return after.bytes <= before.bytes and after.of("time") < before.of("time")
 
 
 def _write(bench: Bench, delivery: Delivery, judged: Samples, most_bytes: int | None) -> None:
@@ -197,6 +207,7 @@ def _check(bench: Bench, delivery: Delivery, path: Path, judged: Samples) -> Non
             threads=options.threads,
             libraries=options.libraries,
         )
+        delivery.judged += candidate.lossy
         if not validation.passed:
             raise _RejectedError(validation.failures[0])
         if candidate.lossy:

@@ -67,9 +67,9 @@ def forget_provenance(model: ir.Model, original: ir.Model) -> bool:
     return bool(keys)
 
 
-SLIMMING: tuple[Callable[[ir.Model, ir.Model], bool], ...] = (
-    forget_inferred,
-    forget_defaults,
-    forget_provenance,
-)
+SLIMMING: dict[str, Callable[[ir.Model, ir.Model], bool]] = {
+    "inferred types and shapes": forget_inferred,
+    "attributes at their defaults": forget_defaults,
+    "the record that bisect replays, and which pass made what": forget_provenance,
+}
 """From what is missed least to what is missed most."""

@@ -13,10 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx.numpy_helper
+import onnx.parser
 import onnx_ir as ir
 import pytest
 
 import structopt_onnx as so
+from structopt_onnx.api.bench import Bench
 from structopt_onnx.calibration.samples import load_samples
 from structopt_onnx.model.loading import load
 from structopt_onnx.model.saving import to_proto
@@ -386,3 +389,30 @@ def test_errors_say_what_is_wrong(padded, tmp_path):
         so.optimize(padded, calibration={"x": np.zeros((4, 3), np.float32)})
     with pytest.raises(so.UsageError, match="does not exist"):
         so.optimize(padded, tmp_path / "no" / "out.onnx", benchmark=False)
+
+
+def test_less_time_may_cost_a_few_bytes_of_nodes_but_none_of_weights(monkeypatch):
+    proto = onnx.parser.parse_model(
+        """<ir_version: 9, opset_import: ["": 17]>
+        g (float[1, 32, 32, 32] x) => (float[1, 32, 16, 16] y) {
+            c = Conv <pads = [1, 1, 1, 1]> (x, w)
+            y = AveragePool <kernel_shape = [2, 2], strides = [2, 2]> (c)
+        }"""
+    )
+    array = np.random.default_rng(0).standard_normal((32, 32, 3, 3)).astype(np.float32)
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(array, "w"))
+    report = so.optimize(proto, benchmark=False).report
+    assert [entry.step for entry in report.applied] == ["pool-before-conv"]
+    assert report.after.cost.macs < report.before.cost.macs / 2
+    assert report.after.cost.bytes == report.before.cost.bytes
+    assert 0 < report.after.file_bytes - report.before.file_bytes < 200
+    heavier, size_of = report.before.cost.bytes + 1, Bench.size
+
+    def with_heavier_weights(self, *arguments):
+        size = size_of(self, *arguments)
+        return replace(size, cost=replace(size.cost, bytes=heavier))
+
+    monkeypatch.setattr(Bench, "size", with_heavier_weights)
+    report = so.optimize(proto, benchmark=False).report
+    assert not report.applied
+    assert "larger than the original" in report.rolled_back[0]
