@@ -1,1 +1,1 @@
-"""Exact rewrites of convolutions: strides, pools, filters and layouts."""
+"""Convolutions and what surrounds them: exact rewrites, and other layers fitted in their place."""

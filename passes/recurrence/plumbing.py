@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 _AXES_ARE_INPUTS = 13  # opset in which Squeeze and Unsqueeze take their axes as an input
 _SPLIT_COUNTS = 18  # opset in which Split wants the number of outputs
-_RANGES_ARE_INPUTS = 10  # opset in which Slice takes its ranges as inputs
 
 
 @dataclass

@@ -45,7 +45,7 @@ def current() -> Machine:
         cpu=cpu_model(),
         cores=usable_cores(),
         memory_bytes=_memory_field("MemTotal"),
-        os=platform.platform(terse=True),
+        os=f"{platform.system()} {platform.machine()}",
         python=platform.python_version(),
         onnxruntime=str(ort.__version__),
         onnx=version("onnx"),
