@@ -33,8 +33,8 @@ from structopt_onnx.passes.recurrence.cells import cell
 from structopt_onnx.passes.recurrence.gates import States
 from structopt_onnx.passes.recurrence.loop_body import BodySizes, LoopBody, read_loop, read_scan
 from structopt_onnx.passes.recurrence.operands import attributes, inputs, peepholes, weights
-from structopt_onnx.passes.recurrence.orphans import with_orphans
 from structopt_onnx.passes.recurrence.plumbing import Plumbing
+from structopt_onnx.passes.recurrence.removal import with_orphans
 from structopt_onnx.passes.recurrence.rules import NoForm
 from structopt_onnx.passes.recurrence.sizes import Sizes
 from structopt_onnx.passes.recurrence.zero_states import is_zero

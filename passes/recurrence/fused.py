@@ -133,7 +133,7 @@ class Fused:
         collected = tuple(n for c in wanted.collections for n in c.nodes)
         edit = Edit((), tuple(plumbing.nodes), rewire=rewiring.changes)
         slices = [node for node in found.all_nodes() if node in gone]
-        removed = with_orphans((*slices, *dict.fromkeys(collected)), edit)
+        removed = with_orphans((*slices, *dict.fromkeys(collected)), edit.operands(), edit.rewire)
         title = f"{self.length} steps become {cell.op_type} of {cell.width} units"
         return Patch(title, found.chain.products[0], {scope: replace(edit, remove=removed)})
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from structopt_onnx.model.edit import Edit
 from structopt_onnx.model.patch import Patch
 from structopt_onnx.passes.recurrence import operators as op
-from structopt_onnx.passes.recurrence.orphans import with_orphans
+from structopt_onnx.passes.recurrence.removal import with_orphans
 from structopt_onnx.passes.recurrence.shape_vectors import permutation, reshaped, sizes_of
 from structopt_onnx.passes.recurrence.subgraph import Subgraph
 

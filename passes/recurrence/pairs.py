@@ -199,6 +199,6 @@ def _merged(found: Joined, scope: Scope, facts: Facts, sizes: Sizes) -> Patch:
     shape = (-1, features) if found.rows else (0, 0, features)
     joined_up = plumbing.reshape(turned, shape, name)
     edit = Edit((), tuple(plumbing.nodes), rewire={found.node.outputs[0]: joined_up})
-    removed = with_orphans((found.node,), edit)
+    removed = with_orphans((found.node,), edit.operands(), edit.rewire)
     title = f"{one.op_type} forward and {other.op_type} backward become one"
     return Patch(title, one, {scope: Edit(removed, edit.add, rewire=edit.rewire)})

@@ -5,34 +5,40 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterator, Sequence
+    from collections.abc import Container, Iterable, Iterator
 
     import onnx_ir as ir
 
-    from structopt_onnx.model.edit import Edit
+    from structopt_onnx.model.edit import Operand
     from structopt_onnx.passes.recurrence.slices import Unrolled
 
 _PRODUCTS = {"Gemm", "MatMul", "Conv"}
 
 
-def with_orphans(nodes: Sequence[ir.Node], edit: Edit) -> tuple[ir.Node, ...]:
-    """Return nodes and, transitively, those whose outputs nothing reads after an edit.
+def with_orphans(
+    nodes: Iterable[ir.Node],
+    kept: Iterable[Operand] = (),
+    replaced: Container[ir.Value] = (),
+) -> tuple[ir.Node, ...]:
+    """Return nodes to be removed, and those of their graph that made something for them alone.
 
     Parameters
     ----------
     nodes
-        To be removed.
-    edit
-        What else the edit does: what it reads stays, what it replaces is read no more.
+        Of one graph.
+    kept
+        Values that what comes instead reads.
+    replaced
+        Values that nothing reads after the edit, since others stand in their place.
     """
-    read = {operand for operand in edit.operands() if operand is not None}
     gone = dict.fromkeys(nodes)
-    waiting = [value for node in nodes for value in node.inputs if value is not None]
+    read = set(kept)
+    waiting = [value for node in gone for value in node.inputs if value is not None]
     while waiting:
         node = waiting.pop().producer()
-        if node is None or node in gone or node.graph is not nodes[0].graph:
+        if node is None or node in gone or node.graph is not next(iter(gone)).graph:
             continue
-        if all(o not in read and (o in edit.rewire or not is_read(o, gone)) for o in node.outputs):
+        if all(o not in read and (o in replaced or not is_read(o, gone)) for o in node.outputs):
             gone[node] = None
             waiting += [value for value in node.inputs if value is not None]
     return tuple(gone)

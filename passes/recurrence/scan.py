@@ -77,7 +77,7 @@ class Scanned:
             nodes = self._hand_out(value, stacked, rewiring, gone, sizes)
             collected.update(dict.fromkeys(nodes))
         edit = Edit((), tuple(plumbing.nodes), rewire=rewiring.changes)
-        removed = with_orphans((*found.all_nodes(), *collected), edit)
+        removed = with_orphans((*found.all_nodes(), *collected), edit.operands(), edit.rewire)
         title = f"{found.length} steps of {len(found.nodes)} nodes become a Scan"
         return Patch(title, found.chain.products[0], {scope: replace(edit, remove=removed)})
 

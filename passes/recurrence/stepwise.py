@@ -98,7 +98,7 @@ def _handed_out(batch: Batch, ends: Sequence[tuple[Values, Fresh]], patch: Patch
         for node in batch.gone
         if all(o in kept or not is_read(o, leaving) for o in node.outputs)
     ]
-    removed = with_orphans((*standing, *collected), edit)
+    removed = with_orphans((*standing, *collected), edit.operands(), edit.rewire)
     (scope,) = patch.edits
     return replace(patch, edits={scope: replace(edit, remove=removed)})
 

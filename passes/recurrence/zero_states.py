@@ -9,7 +9,7 @@ import numpy as np
 from structopt_onnx.model.edit import Edit, Fresh, NewNode
 from structopt_onnx.model.patch import Patch
 from structopt_onnx.passes.recurrence import operators as op
-from structopt_onnx.passes.recurrence.orphans import with_orphans
+from structopt_onnx.passes.recurrence.removal import with_orphans
 from structopt_onnx.rewriting.passes import Refusal
 
 if TYPE_CHECKING:
