@@ -148,17 +148,15 @@ def deliver(
 
 def _write_small(bench: Bench, delivery: Delivery, judged: Samples, most_bytes: int | None) -> None:
     """Write a candidate, without what is worth less than the promise that nothing grows."""
-    whole = delivery.kept
     with suppress(_TooLargeError):
         return _write(bench, delivery, judged, most_bytes)
     buys_time = _buys_time(bench, delivery)
-    delivery.kept = replace(whole, model=whole.model.clone())
+    delivery.kept = replace(delivery.kept, model=delivery.kept.model.clone())
     for what, forget in SLIMMING.items():
         if forget(delivery.kept.model, bench.model):
             delivery.left_out = (*delivery.left_out, what)
             with suppress(_TooLargeError):
                 return _write(bench, delivery, judged, most_bytes)
-    delivery.kept, delivery.left_out = whole, ()
     return _write(bench, delivery, judged, None if buys_time else most_bytes)
 
 

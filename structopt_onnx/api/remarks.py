@@ -99,7 +99,7 @@ def notes(bench: Bench, plan: PlanReport | None, delivery: Delivery) -> tuple[st
     if plan is not None and not plan.sites:
         found.append("no lossy pass has a site to offer on this model")
     if delivery.left_out:
-        found.append(f"left out, so that the file is not larger: {', '.join(delivery.left_out)}")
+        found.append(f"left out to keep the file small: {', '.join(delivery.left_out)}")
     verdict = delivery.comparison.verdict if delivery.comparison is not None else None
     if verdict == "not measured" or delivery.unmeasured:
         why = f" ({delivery.unmeasured})" if delivery.unmeasured else ""
