@@ -1,0 +1,99 @@
+"""Joint moments of an activation of one model and one of another on the same samples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from structopt_onnx.linalg.moments import Moments, MomentsAccumulator
+from structopt_onnx.runtime.session import Session
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    import numpy.typing as npt
+    import onnx_ir as ir
+
+    from structopt_onnx.calibration.samples import Samples
+    from structopt_onnx.model.statistic import Statistic
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two activations that are observed position by position.
+
+    Parameters
+    ----------
+    read
+        What to see of the first model, one tensor.
+    made
+        What to see of the second one; as many observations per run.
+    """
+
+    read: Statistic
+    made: Statistic
+
+
+def paired_moments(
+    first: ir.Model,
+    second: ir.Model,
+    samples: Samples,
+    pairs: Sequence[Pair],
+    *,
+    threads: int = 1,
+    libraries: Sequence[Path] = (),
+) -> dict[Pair, Moments]:
+    """Run both models on every sample and pool what the pairs show, side by side.
+
+    Parameters
+    ----------
+    first, second
+        The models; never changed.
+    samples
+        The inputs, run one by one.
+    pairs
+        What to look at. Left out is a pair that met infinity or NaN, whose sides differ in
+        their number of observations, or that never showed anything.
+    threads, libraries
+        Of the sessions.
+
+    Returns
+    -------
+    dict
+        Moments of [features of `read`, features of `made`], float64.
+    """
+
+    def opened(model: ir.Model, wanted: Sequence[Statistic]) -> Session:
+        fed = {value.name for value in model.graph.inputs}
+        names = tuple(dict.fromkeys(n for s in wanted for n in s.reads() if n not in fed))
+        return Session(model, outputs=names, threads=threads, libraries=libraries)
+
+    sessions = opened(first, [p.read for p in pairs]), opened(second, [p.made for p in pairs])
+    held: dict[Pair, MomentsAccumulator] = {}
+    wanted = list(pairs)
+    for feeds in samples:
+        arrays, others = (feeds | session.run(feeds) for session in sessions)
+        for pair in list(wanted):
+            rows = _side_by_side(pair, arrays, others)
+            if rows is None:
+                wanted.remove(pair)
+            elif len(rows):
+                accumulator = held.setdefault(pair, MomentsAccumulator(rows.shape[1]))
+                accumulator.update(rows)
+    return {pair: held[pair].moments() for pair in wanted if pair in held}
+
+
+def _side_by_side(
+    pair: Pair, arrays: dict[str, Any], others: dict[str, Any]
+) -> npt.NDArray[Any] | None:
+    sides = []
+    for statistic, found in ((pair.read, arrays), (pair.made, others)):
+        rows = statistic.rows(found[statistic.values[0]], found)
+        sides.append(rows.reshape(-1, rows.shape[-1]))
+    if len(sides[0]) != len(sides[1]):
+        return None
+    rows = np.concatenate(sides, axis=1)
+    return rows if np.isfinite(rows).all() else None
