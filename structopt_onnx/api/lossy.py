@@ -1,4 +1,4 @@
-"""The lossy stage: fit, probe, plan, apply, measure, tighten, judge."""
+"""The lossy stage: fit, probe, plan, apply, measure, tighten, refit, judge."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from structopt_onnx.api.judge import Judge
 from structopt_onnx.api.measured_costs import measured
 from structopt_onnx.api.plan_report import plan_report
 from structopt_onnx.api.plans import Planning
+from structopt_onnx.api.refit import Recovery, Refitting
 from structopt_onnx.api.settling import Settling
 from structopt_onnx.api.sites import Site, collect_sites
 from structopt_onnx.api.trials import Trial, Trials
@@ -66,6 +67,9 @@ class LossySearch:
         self._sites: list[Site] = []
         self._planning = Planning(bench, exact, self._sites)
         self._trials = Trials(bench, self._planning, self._probe)
+        refits = bench.options.refit and not bench.blind
+        refitting = Refitting(bench, exact, self._fit) if refits else None
+        self._recovery = Recovery(bench, self._trials, refitting)
 
     @property
     def final(self) -> Samples:
@@ -97,13 +101,15 @@ class LossySearch:
             trial, unmet = self._search()
             settled = None
             if trial is not None:
-                settled = Settling(bench, self._trials, final).settle(trial)
+                settled = Settling(bench, self._trials, self._recovery, final).settle(trial)
         report = plan_report(bench, self._trials, settled, looks=final.evaluations, unmet=unmet)
         report = replace(report, costs=costs)
         if settled is None or settled.kept is None:
             return LossyStage(self._exact.model, self._exact.manager, report)
-        plan = self._trials.plan(settled.kept)
-        return LossyStage(plan.model, plan.manager, report, self._planning.planned(plan.chosen))
+        kept = self._recovery.of(settled.kept)
+        plan = (*self._planning.planned(settled.kept.chosen), *kept.refitted.planned)
+        report = replace(report, refit=kept.report)
+        return LossyStage(kept.refitted.model, kept.refitted.manager, report, plan)
 
     def _search(self) -> tuple[Trial | None, str]:
         """Find a plan by the probe part; without one say why, where that is not in the sites."""

@@ -42,6 +42,9 @@ class OptimizeOptions:
     keep
         Share of the whole original's cost to come down to at the least error, such as
         ``{"parameters": 0.5}`` or ``"macs=0.7"``; `max_error` and `max_drop` are limits beside it.
+    refit
+        Whether the last factors of the plan are fitted to their own inputs in the compressed
+        model, where that lowers the error on the probe part.
     minimize
         What lossy rewrites must lower: time, bytes, macs or parameters; with `keep`, what that
         names.
@@ -80,6 +83,7 @@ class OptimizeOptions:
     metric: str | Callable[..., Any] | None = None
     max_drop: float | None = None
     keep: str | Mapping[str, float] | None = None
+    refit: bool = True
     minimize: Objective = "time"
     tolerate: float = 0.0
     target: str = "cpu"

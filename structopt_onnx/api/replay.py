@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from structopt_onnx.api.exact import ExactStage
+from structopt_onnx.api.refit import Refit, Refitted, Refitting, Round
 from structopt_onnx.api.replay_record import (
     RECORD_KEY,
     LossyStep,
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from structopt_onnx.api.bench import Bench
+    from structopt_onnx.calibration.samples import Samples
 
 __all__ = [
     "RECORD_KEY",
@@ -56,7 +59,7 @@ class Replay:
     def __init__(self, bench: Bench, record: ReplayRecord) -> None:
         self._bench = bench
         self._record = record
-        self._base: tuple[ExactStage, list[Site]] | None = None
+        self._base: tuple[ExactStage, list[Planned]] | None = None
 
     def run(self, count: int) -> tuple[ir.Model, tuple[Applied, ...]]:
         """Return the model with the first `count` patches, and these.
@@ -75,15 +78,15 @@ class Replay:
             fit = samples if self._bench.blind else samples.split()[0]
             fitted = self._exact(self._record.fitted_after)
             sites = collect_sites(self._bench, fitted, fit)
-            self._base = self._exact(exact_count), sites
-        stage, sites = self._base
+            self._base = self._exact(exact_count), self._lossy(fitted, sites, fit)
+        stage, planned = self._base
         done = stage.manager.record
         manager = replace(
             self._bench.manager(stage.deny, count - exact_count),
             record=RewriteRecord(list(done.applied), list(done.refused), done.sweeps),
         )
         model = stage.model.clone()
-        manager.apply_plan(model, [self._planned(step, sites) for step in self._record.lossy])
+        manager.apply_plan(model, planned)
         if count > exact_count + len(self._record.lossy):
             model = manager.run(model, self._bench.exact_steps)
         return model, tuple(manager.record.applied)
@@ -93,6 +96,22 @@ class Replay:
         manager = self._bench.manager(deny, fuel)
         model = manager.run(self._bench.model.clone(), self._bench.exact_steps)
         return ExactStage(model, manager, deny, ())
+
+    def _lossy(self, fitted: ExactStage, sites: Sequence[Site], fit: Samples) -> list[Planned]:
+        """Return the lossy steps; what was refitted is fitted again on the model of the run."""
+        steps = self._record.lossy
+        planned = [self._planned(step, sites) for step in steps if step.step != Refit.name]
+        refits = [step for step in steps if step.step == Refit.name]
+        if not refits:
+            return planned
+        model, manager = fitted.model.clone(), self._bench.manager(fitted.deny)
+        manager.apply_plan(model, planned)
+        now = Refitted(model, manager)
+        refitting = Refitting(self._bench, fitted, fit)
+        for label, part in groupby(refits, lambda step: step.option):
+            weights = tuple(name for step in part for name in step.site)
+            now = now.with_round(refitting.fitted(now.model, manager, Round(label, weights)))
+        return [*planned, *now.planned]
 
     def _planned(self, step: LossyStep, sites: Sequence[Site]) -> Planned:
         weights = "+".join(step.site)

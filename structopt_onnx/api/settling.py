@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from structopt_onnx.api.bench import Bench
     from structopt_onnx.api.judge import Judge, Measured
     from structopt_onnx.api.plans import Chosen
+    from structopt_onnx.api.refit import Recovery
     from structopt_onnx.api.trials import Trial, Trials
 
 # Undoing goes a little further than asked, to look at the final part as rarely as possible.
@@ -49,21 +50,22 @@ class Settling:
 
     Parameters
     ----------
-    bench, trials, final
-        The run, what tries plans on the probe part, and the final part's judge.
+    bench, trials, recovery, final
+        The run, what tries plans on the probe part, what refits them, and the final part's judge.
     """
 
-    def __init__(self, bench: Bench, trials: Trials, final: Judge) -> None:
+    def __init__(self, bench: Bench, trials: Trials, recovery: Recovery, final: Judge) -> None:
         self._bench = bench
         self._trials = trials
         self._planning = trials.planning
+        self._recovery = recovery
         self._final = final
 
     def settle(self, trial: Trial) -> Settled:
         """Look at the final part, once per plan."""
         options = self._bench.options
-        settled = Settled(trial, self._look(trial))
-        now = trial
+        now = self._recovery.of(trial).trial
+        settled = Settled(now, self._look(now))
         while not settled.measured.within(options):
             safer = None
             if options.keep is None and len(settled.undone) < _MOST_LOOKS:
@@ -71,15 +73,16 @@ class Settling:
             self._note(
                 now.chosen, (None,) * len(now.chosen) if safer is None else safer.chosen, settled
             )
-            settled.kept = safer
+            settled.kept = None
             if safer is None:
                 break
             settled.taught = _ratio(settled.measured, now.measured)
-            now, settled.measured = safer, self._look(safer)
+            settled.kept = now = self._recovery.of(safer).trial
+            settled.measured = self._look(now)
         return settled
 
     def _look(self, trial: Trial) -> Measured:
-        return self._final.measure(self._trials.plan(trial).model)
+        return self._final.measure(self._recovery.of(trial).refitted.model)
 
     def _safer(self, before: Chosen, measured: Measured) -> Trial | None:
         """Plan anew for less error, until the probe part is content with it."""

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from structopt_onnx.api.judge import Judge
 
 if TYPE_CHECKING:
+    import onnx_ir as ir
+
     from structopt_onnx.api.bench import Bench
     from structopt_onnx.api.judge import Measured
     from structopt_onnx.api.plans import Chosen, Plan, Planning
@@ -131,6 +133,10 @@ class Trials:
         if self._last is None or self._last.chosen != trial.chosen:
             self._last = self.planning.build(trial.chosen)
         return self._last
+
+    def measure(self, model: ir.Model) -> Measured:
+        """Measure a model on the probe part."""
+        return self._judge.measure(model)
 
     def tried(self, chosen: Chosen) -> bool:
         """Whether a plan was measured."""

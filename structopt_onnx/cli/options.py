@@ -133,6 +133,14 @@ Keep = Annotated[
         "least error, such as parameters=0.5.",
     ),
 ]
+Refit = Annotated[
+    bool,
+    typer.Option(
+        "--refit/--no-refit",
+        help="Fit last factors to what the compressed model feeds them, where that lowers the "
+        "error.",
+    ),
+]
 Tolerance = Annotated[
     float | None,
     typer.Option(

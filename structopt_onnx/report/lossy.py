@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         CostReport,
         OptionReport,
         PlanReport,
+        RefitReport,
         SiteReport,
     )
     from structopt_onnx.report.record import Report
@@ -52,6 +53,8 @@ def plan_section(plan: PlanReport, *, kept: bool) -> RenderableType:
         parts.append(_more(len(ordered) - len(rows)))
     parts.append(line(_totals(plan)))
     parts += [line(text) for text in decision_lines(plan.metric)]
+    if plan.refit is not None:
+        parts.append(line(_refit(plan.refit)))
     if plan.undone:
         parts.append(line(f"undone on the final part: {'; '.join(plan.undone)}"))
     return section(title, Group(*parts))
@@ -175,6 +178,18 @@ def _totals(plan: PlanReport) -> str:
     times = "" if plan.costs is None else f"; {_times(plan.costs)}"
     rounds = plural(plan.rounds, "round")
     return f"{error_line(plan)}{rounds} of planning, {looks} on the final part{times}"
+
+
+def _refit(refit: RefitReport) -> str:
+    if not refit.kept:
+        return (
+            f"refit not kept: {plural(refit.factors, 'last factor')} fitted to the inputs that the "
+            f"plan makes lowered no error on the probe part ({error(refit.before)})"
+        )
+    return (
+        f"refit kept for {refit.kept} of {plural(refit.factors, 'last factor')}: error on the "
+        f"probe part {error(refit.before)} -> {error(refit.after)}"
+    )
 
 
 def _times(costs: CostReport) -> str:

@@ -149,6 +149,24 @@ class CostReport:
 
 
 @dataclass(frozen=True)
+class RefitReport:
+    """Last factors fitted to their own inputs after the plan was made.
+
+    Parameters
+    ----------
+    factors, kept
+        How many could be fitted anew, and how many were, as the probe part liked it.
+    before, after
+        Error on the probe part without and with what was kept.
+    """
+
+    factors: int
+    kept: int
+    before: float
+    after: float
+
+
+@dataclass(frozen=True)
 class PlanReport:
     """The lossy part of a run.
 
@@ -186,6 +204,8 @@ class PlanReport:
         The budgets of these kinds; None when there are none.
     costs
         What the seconds of the options rest on; None where they are predicted.
+    refit
+        What the refit brought; None where there was nothing to fit, or it was not wanted.
     """
 
     budget: float | None
@@ -205,3 +225,4 @@ class PlanReport:
     metric: MetricReport | None = None
     keep: KeepReport | None = None
     costs: CostReport | None = None
+    refit: RefitReport | None = None

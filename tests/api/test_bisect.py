@@ -22,10 +22,22 @@ WRONG = "remove-identities,share-initializers,saturate"
 def lossy(padded, calibration, tmp_path_factory):
     """Exact and lossy rewrites in one file."""
     out = tmp_path_factory.mktemp("lossy") / "out.onnx"
-    result = so.optimize(padded, out, max_error=BUDGET, calibration=calibration, benchmark=False)
+    result = so.optimize(
+        padded, out, max_error=BUDGET, refit=False, calibration=calibration, benchmark=False
+    )
     options = [entry.option for entry in result.report.applied]
     assert None in options
     assert len([option for option in options if option]) == 2
+    return out
+
+
+@pytest.fixture(scope="module")
+def recovered(padded, calibration, tmp_path_factory):
+    """The same with a factor that was fitted anew."""
+    out = tmp_path_factory.mktemp("recovered") / "out.onnx"
+    result = so.optimize(padded, out, max_error=BUDGET, calibration=calibration, benchmark=False)
+    steps = [entry.step for entry in result.report.applied if entry.option]
+    assert steps == ["factor-matmul", "factor-matmul", "refit"]
     return out
 
 
@@ -93,12 +105,14 @@ def test_a_lossy_rewrite_is_named_with_its_option(lossy, padded, calibration):
     assert found.culprit.site == record.lossy[1].site
 
 
-def test_a_replay_of_everything_is_the_file(lossy, padded, calibration):
-    record = record_of(lossy)
+@pytest.mark.parametrize("made", ["lossy", "recovered"])
+def test_a_replay_of_everything_is_the_file(made, request, padded, calibration):
+    out = request.getfixturevalue(made)
+    record = record_of(out)
     model, applied = Replay(bench_of(padded, record, calibration), record).run(record.count)
     assert len(applied) == record.count
-    model.metadata_props[RECORD_KEY] = load(lossy).metadata_props[RECORD_KEY]
-    assert to_proto(model).SerializeToString(deterministic=True) == lossy.read_bytes()
+    model.metadata_props[RECORD_KEY] = load(out).metadata_props[RECORD_KEY]
+    assert to_proto(model).SerializeToString(deterministic=True) == out.read_bytes()
 
 
 def test_lossy_rewrites_without_the_exact_ones_are_replayed(
@@ -126,8 +140,8 @@ def test_lossy_rewrites_without_the_exact_ones_are_replayed(
     assert found.culprit == report.applied[0]
 
 
-def test_a_replay_of_a_part_has_that_many_patches(lossy, padded, calibration):
-    record = record_of(lossy)
+def test_a_replay_of_a_part_has_that_many_patches(recovered, padded, calibration):
+    record = record_of(recovered)
     again = Replay(bench_of(padded, record, calibration), record)
     whole = again.run(record.count)[1]
     for count in range(record.count + 1):
