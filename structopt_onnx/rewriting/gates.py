@@ -60,7 +60,9 @@ class NameFilter:
     """Admit only patches about nodes that match `only` (when given) and none of `skip`.
 
     Patterns are shell globs over the names of the nodes and of the weights that a patch is
-    about. A library step can't be held to single nodes and is left out while a filter is set.
+    about. A library step can't be held to single nodes and is left out while a filter is set. A
+    patch that only writes new numbers is let through: they go where a patch that was admitted put
+    nodes of its own, which have other names.
     """
 
     only: Sequence[str] = ()
@@ -73,6 +75,10 @@ class NameFilter:
             return None
         if patch is None:
             return Refusal("name-filter", "library step left out by --only/--skip", step.name)
+        if all(
+            edit.replace_data and not (edit.remove or edit.add) for edit in patch.edits.values()
+        ):
+            return None
         names = {node.name or "" for node in (*patch.removed(), patch.anchor)}
         names |= {value.name or "" for value in patch.dying_initializers()}
         chosen = not self.only or any(fnmatchcase(n, p) for n in names for p in self.only)

@@ -48,12 +48,12 @@ def rows(count: int) -> dict[str, np.ndarray]:
     return {"x": (rng.normal(size=(count, LATENT)) @ mixing + noise).astype(np.float32)}
 
 
-def cut(**options) -> so.Result:
+def cut(keep: str = "parameters=0.3", **options) -> so.Result:
     return so.optimize(
         chain(),
         calibration=rows(400),
-        keep="parameters=0.3",
         passes="factor-matmul{rank_multiple=4}",
+        keep=keep,
         benchmark=False,
         **options,
     )
@@ -138,3 +138,10 @@ def test_the_report_says_what_it_brought(fitted):
 def test_made_up_samples_are_not_fitted_to():
     report = so.optimize(chain(), keep="parameters=0.3", benchmark=False).report
     assert report.plan.refit is None
+
+
+def test_layers_chosen_by_name_are_refitted_too():
+    report = cut("parameters=0.4", only=("n[1-5]",)).report
+    assert {w for s in report.plan.sites if s.chosen for w in s.weights}.isdisjoint({"w0"})
+    assert report.plan.refit.kept > 0
+    assert all(entry.step != "refit" for entry in report.refused)
