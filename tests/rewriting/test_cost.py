@@ -166,7 +166,7 @@ def test_a_factorization_costs_what_it_changes(op: str, dtype: type):
     model = _matmul_model(op, dtype)
     facts = Facts(model, shapes={"p": (5, 24)})
     scope = facts.scopes[0]
-    (choice,) = FactorMatmul().propose(scope, facts)
+    (choice,) = FactorMatmul(rank_multiple=8).propose(scope, facts)
     assert isinstance(choice, Choice)
     option = choice.options[0]
     predicted, real = _differences(option.patch(scope, facts), model, facts)
