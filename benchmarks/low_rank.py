@@ -1,16 +1,16 @@
-"""Low rank three ways: plain SVD, calibrated and planned, over the share of a cost kept.
+"""Low rank four ways: plain SVD, calibrated and planned, over the share of a cost kept.
 
     python benchmarks/low_rank.py
     python benchmarks/low_rank.py --models DIR --name NAME --kept 0.8 --plot docs/low_rank.png
     python benchmarks/low_rank.py --models DIR --cost macs
 
-All three work on the same sites, with the same ranks on offer, through the same code. Uniform ranks
-take at every site the option of least local error within the share: by the weights alone (plain
-SVD) or by activations (calibrated). Planned ranks spread the same parameters, or MACs, by what
-probes showed. Factors are fitted on the first part of the calibration data, the plan rests on the
-second, errors are of the third. The metric is that of evaluate.py, on other data again. Shares are
-of the cost of the weights that can be factored at a gain. Prints Markdown tables; times are
-those of the paired benchmark, one thread.
+All work on the same sites, with the same ranks on offer, through the same code. Uniform ranks take
+at every site the option of least local error within the share: by the weights alone (plain SVD) or
+by activations (calibrated). Planned ranks spread the same parameters, or MACs, by what probes
+showed; the fourth way takes planned ranks with the factors of a plain SVD. Factors are fitted on
+the first part of the calibration data, the plan rests on the second, errors are of the third. The
+metric is that of evaluate.py, on other data again. Shares are of the cost of the weights that can
+be factored at a gain. Prints Markdown tables; times are those of the paired benchmark, one thread.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from structopt_onnx.api.plans import Plan
     from structopt_onnx.rewriting.cost import Objective
 
-WAYS = ("plain SVD", "calibrated", "planned")
+WAYS = ("plain SVD", "calibrated", "planned", "planned ranks, plain SVD")
 KEPT = (0.9, 0.8, 0.7, 0.6, 0.5)
 TIMED = (0.8, 0.6)
 _SAMPLES = 1000
@@ -123,6 +123,7 @@ class Study:
         ]
         if trial is not None:
             plans.append((WAYS[2], self.trials.plan(trial), trial.measured.error))
+            plans.append((WAYS[3], self._plainly(trial.chosen), None))
         points = []
         for way, plan, predicted in plans:
             point = self._point(way, plan, with_metric=with_metric)
@@ -146,6 +147,21 @@ class Study:
             if fitting:
                 chosen[sites.index(site)] = min(fitting, key=lambda k: options[k].error)
         return Planning(self.bench, self.exact, sites).build(chosen)
+
+    def _plainly(self, chosen: Sequence[int | None]) -> Plan:
+        """Take the options of a choice as the weights alone make them, or the nearest in size."""
+        plain: list[int | None] = [None] * len(self.plain)
+        for site, k in zip(self.sites, chosen, strict=True):
+            if k is None:
+                continue
+            wanted = site.choice.options[k].after.parameters
+            for n, other in enumerate(self.plain):
+                if (other.step, other.choice.site) == (site.step, site.choice.site):
+                    options = other.choice.options
+                    sizes = [abs(option.after.parameters - wanted) for option in options]
+                    plain[n] = sizes.index(min(sizes))
+                    break
+        return Planning(self.bench, self.exact, self.plain).build(plain)
 
     def _point(self, way: str, plan: Plan, *, with_metric: bool) -> Point:
         path = self._path(way)
@@ -237,7 +253,7 @@ def plot(found: dict[str, list[Point]], path: Path) -> None:
     for axis in axes.flat[len(found) :]:
         axis.axis("off")
     for axis, (name, points) in zip(axes.flat, found.items(), strict=False):
-        for way, marker in zip(WAYS, "xo^", strict=True):
+        for way, marker in zip(WAYS, "xo^v", strict=True):
             mine = sorted((p.kept, p.error) for p in points if p.way == way)
             axis.semilogy(*zip(*mine, strict=True), marker=marker, label=way) if mine else None
         axis.set_title(name, fontsize=10)
