@@ -309,7 +309,8 @@ def test_only_and_skip_choose_nodes(padded, calibration):
         report = so.optimize(
             padded, max_error=0.2, calibration=calibration, benchmark=False, **filters
         ).report
-        return {entry.node for entry in report.applied}
+        # New numbers go where an admitted rewrite put nodes of its own.
+        return {entry.node for entry in report.applied if entry.step != "refit"}
 
     everything = nodes()
     assert {"node_linear", "node_linear_1", "identity_0", "identity_2"} <= everything
