@@ -13,6 +13,7 @@ from structopt_onnx.errors import ModelError
 from structopt_onnx.model.patch import Patch
 from structopt_onnx.report.plan_record import CostReport
 from structopt_onnx.rewriting.region import Region, regions
+from structopt_onnx.rewriting.target import TARGETS
 from structopt_onnx.runtime.cost_cache import CostCache
 from structopt_onnx.runtime.micro_benchmark import MicroSettings, time_regions
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from structopt_onnx.model.facts import Facts
     from structopt_onnx.rewriting.passes import Choice, Option
 
-MEASURABLE = frozenset({"cpu"})
+MEASURABLE = frozenset(name for name, target in TARGETS.items() if target.is_measured)
 """Targets that this machine can stand for."""
 
 # Options timed per site; between them the ratio of measured to predicted time is interpolated.

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
+from structopt_onnx.runtime.comparison import three_digits
+
 _MIB = 1 << 20
 _LONGEST_NAME = 48
-# From here on three digits would be written with an exponent.
-_WHOLE = 999.5
 
 
 def count(number: float) -> str:
@@ -39,9 +39,7 @@ def error(value: float | None) -> str:
 
 def milliseconds(value: float | None) -> str:
     """Write a time with three digits; ``-`` where it was not measured."""
-    if value is None:
-        return "-"
-    return f"{value:.3g}" if value < _WHOLE else count(float(f"{value:.3g}"))
+    return "-" if value is None else three_digits(value)
 
 
 def mebibytes(value: int | None) -> str:

@@ -155,6 +155,9 @@ class Comparison:
 
 
 def _milliseconds(value: float | None) -> str:
-    if value is None:
-        return "?"
-    return f"{value:.3g} ms" if value < _WHOLE else f"{float(f'{value:.3g}'):,.0f} ms"
+    return "?" if value is None else f"{three_digits(value)} ms"
+
+
+def three_digits(value: float) -> str:
+    """Write a time with three digits and without an exponent."""
+    return f"{value:.3g}" if value < _WHOLE else f"{float(f'{value:.3g}'):,.0f}"
