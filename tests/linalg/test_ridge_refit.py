@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from structopt_onnx.linalg.moments import MomentsAccumulator
-from structopt_onnx.linalg.refit import refitted
+from structopt_onnx.linalg.refit import pulled, refitted
 
 R, M = 3, 5
 
@@ -66,3 +66,46 @@ def test_what_the_data_do_not_show_stays(drawn):
     np.testing.assert_allclose(found[:, 1], factor[:, 1], atol=1e-9)
     still = seen(np.zeros((9, R)), np.ones((9, M)))
     assert refitted(factor, wrong, still, ridge=0.1, free=True)[0] is factor
+
+
+def loss(inputs, made, matrix, offset):
+    return np.mean(np.sum((inputs @ matrix.T + offset - made) ** 2, axis=1))
+
+
+@pytest.mark.parametrize("free", [True, False])
+def test_of_reduced_rank_it_is_the_best_there_is(drawn, free):
+    inputs, truth, bias, (factor, wrong) = drawn
+    made = inputs @ truth.T + bias + np.random.default_rng(1).normal(size=(200, M))
+    regression, cross, mean = pulled(
+        factor, wrong, seen(inputs, made), ridge=1e-9, free=free, rank=2
+    )
+    (upper, lower), offset = regression.fit(cross, mean)
+    assert upper.shape == (M, 2)
+    assert lower.shape == (2, R)
+    # Eckart and Young on the fitted values: the same from the data themselves, by SVD.
+    z = inputs - inputs.mean(axis=0) if free else inputs
+    y = made - made.mean(axis=0) if free else made - wrong
+    full = np.linalg.lstsq(z, y)[0].T
+    right = np.linalg.svd(z @ full.T)[2][:2]
+    expected = right.T @ right @ full
+    np.testing.assert_allclose(upper @ lower, expected, atol=1e-6)
+    found = loss(inputs, made, upper @ lower, offset)
+    rng = np.random.default_rng(2)
+    for _ in range(200):
+        step = 10.0 ** rng.uniform(-4, 0)
+        other = (upper + step * rng.normal(size=(M, 2))) @ (lower + step * rng.normal(size=(2, R)))
+        shift = (made - inputs @ other.T).mean(axis=0) if free else wrong
+        assert loss(inputs, made, other, shift) >= found
+
+
+def test_reduced_rank_is_pulled_to_what_was_where_nothing_is_seen(drawn):
+    inputs, truth, bias, _ = drawn
+    inputs = inputs * [1.0, 0.0, 1.0]
+    moments = seen(inputs, inputs @ truth.T + bias)
+    regression, cross, mean = pulled(truth, bias, moments, ridge=0.1, free=True, rank=2)
+    (upper, lower), _ = regression.fit(cross, mean)
+    np.testing.assert_allclose(
+        upper @ lower,
+        truth @ np.diag([1, 0, 1]) + np.outer(upper @ upper.T @ truth[:, 1], [0, 1, 0]),
+        atol=1e-9,
+    )
