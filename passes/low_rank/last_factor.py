@@ -110,7 +110,7 @@ def _product(name: str, scope: Scope, facts: Facts) -> LastFactor | None:
 
 
 def _convolution(name: str, scope: Scope, facts: Facts) -> LastFactor | None:
-    site = conv_site.site_of(name, scope, facts)
+    site = conv_site.site_of(name, scope, facts, thin=True)  # a factor may well have few channels
     if isinstance(site, Refusal) or site.transposed or site.groups > 1 or site.pads is None:
         return None
     (use,) = site.uses

@@ -11,7 +11,7 @@ from structopt_onnx.linalg.moments import Moments, MomentsAccumulator
 from structopt_onnx.runtime.session import Session
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
@@ -65,6 +65,31 @@ def paired_moments(
     dict
         Moments of [features of `read`, features of `made`], float64.
     """
+    held: dict[Pair, MomentsAccumulator] = {}
+    for pair, rows in side_by_side(
+        first, second, samples, pairs, threads=threads, libraries=libraries
+    ):
+        if rows is None:
+            held.pop(pair, None)
+        elif len(rows):
+            held.setdefault(pair, MomentsAccumulator(rows.shape[1])).update(rows)
+    return {pair: held[pair].moments() for pair in pairs if pair in held}
+
+
+def side_by_side(
+    first: ir.Model,
+    second: ir.Model,
+    samples: Samples,
+    pairs: Sequence[Pair],
+    *,
+    threads: int = 1,
+    libraries: Sequence[Path] = (),
+) -> Iterator[tuple[Pair, npt.NDArray[Any] | None]]:
+    """Run both models on every sample and yield what each pair shows of it, features last.
+
+    The parameters are those of `paired_moments`. A pair that can't be used yields None and is
+    not looked at any more.
+    """
 
     def opened(model: ir.Model, wanted: Sequence[Statistic]) -> Session:
         fed = {value.name for value in model.graph.inputs}
@@ -72,7 +97,6 @@ def paired_moments(
         return Session(model, outputs=names, threads=threads, libraries=libraries)
 
     sessions = opened(first, [p.read for p in pairs]), opened(second, [p.made for p in pairs])
-    held: dict[Pair, MomentsAccumulator] = {}
     wanted = list(pairs)
     for feeds in samples:
         arrays, others = (feeds | session.run(feeds) for session in sessions)
@@ -80,10 +104,7 @@ def paired_moments(
             rows = _side_by_side(pair, arrays, others)
             if rows is None:
                 wanted.remove(pair)
-            elif len(rows):
-                accumulator = held.setdefault(pair, MomentsAccumulator(rows.shape[1]))
-                accumulator.update(rows)
-    return {pair: held[pair].moments() for pair in wanted if pair in held}
+            yield pair, rows
 
 
 def _side_by_side(

@@ -6,6 +6,7 @@ import onnx_ir as ir
 import pytest
 
 from structopt_onnx.calibration.paired import Pair, paired_moments
+from structopt_onnx.calibration.paired_rows import paired_rows
 from structopt_onnx.calibration.samples import load_samples
 from structopt_onnx.model.statistic import Statistic
 from structopt_onnx.runtime.session import Session
@@ -54,4 +55,27 @@ def test_what_cannot_be_paired_is_left_out(samples):
     found = paired_moments(
         model("Neg", "Log"), model("Abs", "Neg"), samples, [crossed, good, endless]
     )
+    assert list(found) == [good]
+
+
+def test_single_observations_are_kept_up_to_a_number(samples):
+    pair = Pair(Statistic(("h",), -1), Statistic(("y",), 1))
+    run = model("Relu", "Neg"), model("Abs", "Neg"), samples
+    x = np.concatenate([feeds["x"] for feeds in samples])
+    both = np.concatenate([np.maximum(x, 0), -np.abs(x)], axis=1)
+    everything = paired_rows(*run, {pair: 300})[pair]
+    np.testing.assert_array_equal(everything, both)
+    some = paired_rows(*run, {pair: 6}, seed=1)[pair]
+    # Two of each sample at most, and one sample has one alone.
+    assert some.shape == (5, 6)
+    assert some.dtype == np.float32
+    assert {tuple(row) for row in some} < {tuple(row) for row in both}
+    np.testing.assert_array_equal(paired_rows(*run, {pair: 6}, seed=1)[pair], some)
+    assert not np.array_equal(paired_rows(*run, {pair: 6}, seed=2)[pair], some)
+
+
+def test_observations_that_cannot_be_paired_are_left_out(samples):
+    good = Pair(Statistic(("h",), -1), Statistic(("h",), -1))
+    endless = Pair(Statistic(("y",), -1), Statistic(("h",), -1))
+    found = paired_rows(model("Neg", "Log"), model("Abs", "Neg"), samples, {endless: 9, good: 9})
     assert list(found) == [good]
