@@ -1,27 +1,23 @@
-"""The refit: last factors of a plan fitted to what really reaches them, kept where it helps.
+"""The refit: factors of a plan fitted to what really reaches them, kept where it helps.
 
 Factors are fitted one layer at a time, to the original's activations. In the compressed model a
-layer reads what the layers before it made of them, and its last factor can make up for some of
-their error: least squares from its own inputs to the original's outputs (asymmetric
-reconstruction: Zhang et al., "Accelerating Very Deep Convolutional Networks for Classification
-and Detection", 2015, section 3.3). It can also fit the samples at hand instead, so what it does is
-measured on the probe part.
+layer reads what the layers before it made of them, and its factors can make up for some of their
+error: from its own inputs to the original's outputs (asymmetric reconstruction: Zhang et al.,
+"Accelerating Very Deep Convolutional Networks for Classification and Detection", 2015, section
+3.3). They can also fit the samples at hand instead, so each way of doing it is measured on the
+probe part, and the best one is kept where it lowers the error there.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
-from structopt_onnx.calibration.paired import Pair, paired_moments
-from structopt_onnx.linalg.refit import refitted
-from structopt_onnx.linalg.separable import ridge_for
-from structopt_onnx.model.exactness import Exactness
+from structopt_onnx.api.refit_fits import KINDS, LAST, Fitting
+from structopt_onnx.calibration.paired import paired_moments
+from structopt_onnx.calibration.paired_rows import paired_rows
 from structopt_onnx.passes.low_rank.last_factor import LastFactor, last_factor
-from structopt_onnx.report.plan_record import RefitReport
-from structopt_onnx.rewriting.cost import Cost
-from structopt_onnx.rewriting.manager import Planned
-from structopt_onnx.rewriting.passes import Choice, Option, Pass, Refusal
+from structopt_onnx.report.plan_record import RefitReport, RefitRound
 from structopt_onnx.rewriting.record import RewriteRecord
 
 if TYPE_CHECKING:
@@ -31,17 +27,17 @@ if TYPE_CHECKING:
 
     from structopt_onnx.api.bench import Bench
     from structopt_onnx.api.exact import ExactStage
+    from structopt_onnx.api.refit_fits import Rows
     from structopt_onnx.api.trials import Trial, Trials
+    from structopt_onnx.calibration.paired import Pair
     from structopt_onnx.calibration.samples import Samples
-    from structopt_onnx.linalg.moments import Moments
-    from structopt_onnx.model.facts import Facts
-    from structopt_onnx.model.patch import Patch
-    from structopt_onnx.model.scope import Scope
-    from structopt_onnx.rewriting.manager import PassManager
+    from structopt_onnx.rewriting.manager import PassManager, Planned
 
-# Factors are fitted in this many rounds at most, in the order of the graph: those of one round
-# do not see what the others of it gained.
+# Factors are fitted in rounds, in the order of the graph: those of one round do not see what the
+# others of it gained, and are kept together or not at all. There are this many rounds at most, or
+# as many more as candidates can be measured with these multiply-accumulates.
 _MOST_ROUNDS = 8
+_MEASURED_MACS = 2e12
 # Moments of one activation and the other side by side; 128 MiB.
 _LARGEST_DIMENSION = 4096
 # Multiply-accumulates that a round may take, and samples it gets at least.
@@ -51,34 +47,29 @@ _LEAST_SAMPLES = 32
 
 
 @dataclass(frozen=True)
-class Refit(Pass):
-    """Who signs for the patches; they come of a plan, so it has nothing to propose by itself."""
-
-    name: ClassVar[str] = "refit"
-    exactness: ClassVar[Exactness] = Exactness.LOSSY
-    refusals: ClassVar[dict[str, str]] = {"superseded": "the factor is gone"}
-    canonical: ClassVar[bool] = True  # new numbers cost what the old ones did
-
-    def propose(self, scope: Scope, facts: Facts) -> Iterator[Patch | Choice | Refusal]:
-        """Yield nothing."""
-        del scope, facts
-        return iter(())
-
-
-@dataclass(frozen=True)
 class Round:
     """Factors that are fitted together.
 
     Parameters
     ----------
-    label
-        Name of the option under which they are recorded.
+    number
+        From 1 on.
     weights
-        Names of their weights.
+        Names of the last factors' weights.
     """
 
-    label: str
+    number: int
     weights: tuple[str, ...]
+
+    def label(self, kind: str) -> str:
+        """Return the name of the option under which they are recorded."""
+        return f"round {self.number}: {kind}"
+
+    @classmethod
+    def recorded(cls, label: str, weights: tuple[str, ...]) -> tuple[Round, str]:
+        """Return the round and the kind of fit that a record names."""
+        number, _, kind = label.removeprefix("round ").partition(": ")
+        return cls(int(number), weights), kind
 
 
 class Refitting:
@@ -95,14 +86,22 @@ class Refitting:
     def __init__(self, bench: Bench, exact: ExactStage, fit: Samples) -> None:
         self._bench = bench
         self._original = exact.model
-        macs = bench.cost(bench.model, bench.shapes).macs
-        affordable = int(_ROUND_MACS / max(1, 2 * macs))
+        self._macs = bench.cost(bench.model, bench.shapes).macs
+        affordable = int(_ROUND_MACS / max(1, 2 * self._macs))
         count = min(len(fit), max(_LEAST_SAMPLES, affordable))
         step = len(fit) / max(1, count)
         self._samples = fit.subset([int(n * step) for n in range(count)])
 
-    def rounds(self, model: ir.Model, manager: PassManager) -> list[Round]:
-        """Return the factors that the original does not have, first ones of the graph first."""
+    def rounds(self, model: ir.Model, manager: PassManager, measured_on: int) -> list[Round]:
+        """Return the factors that the original does not have, first ones of the graph first.
+
+        Parameters
+        ----------
+        model, manager
+            The plan's.
+        measured_on
+            Samples that every candidate is measured on.
+        """
         facts = manager.facts(model)
         scope, known = facts.scopes[0], self._original.graph.initializers
         made = {output.name for node in self._original.graph for output in node.outputs}
@@ -116,46 +115,46 @@ class Refitting:
             and sum(factor.factor().shape) <= _LARGEST_DIMENSION
         ]
         names = [f.weight.name or "" for f in sorted(found, key=lambda f: order[f.node])]
-        size = max(1, -(-len(names) // _MOST_ROUNDS))
+        measurable = int(_MEASURED_MACS / max(1, self._macs * measured_on * len(KINDS)))
+        size = max(1, -(-len(names) // max(_MOST_ROUNDS, measurable)))
         parts = [tuple(names[n : n + size]) for n in range(0, len(names), size)]
-        return [Round(f"round {number}", part) for number, part in enumerate(parts, 1)]
+        return [Round(number, part) for number, part in enumerate(parts, 1)]
 
-    def fitted(self, model: ir.Model, manager: PassManager, part: Round) -> list[Planned]:
-        """Fit a round's factors to the model as it stands; return what writes them."""
+    def candidates(
+        self, model: ir.Model, manager: PassManager, part: Round, kinds: Sequence[str] = KINDS
+    ) -> Iterator[tuple[str, list[Planned]]]:
+        """Fit a round's factors to the model as it stands; yield the kind, and what writes them."""
         facts = manager.facts(model)
-        scope = facts.scopes[0]
-        factors = [last_factor(name, scope, facts) for name in part.weights]
-        pairs = {Pair(f.read, f.made): f for f in factors if isinstance(f, LastFactor)}
+        known = [Fitting.of(name, facts.scopes[0], facts) for name in part.weights]
+        fittings = [fitting for fitting in known if fitting is not None]
         moments = paired_moments(
             model,
             self._original,
             self._samples,
-            list(pairs),
+            [f.seen for f in fittings],
             threads=self._bench.options.threads,
             libraries=self._bench.options.libraries,
         )
-        return [_planned(pairs[pair], seen, part.label) for pair, seen in moments.items()]
+        rows = {} if tuple(kinds) == (LAST,) else self._rows(model, fittings)
+        for kind in kinds:
+            if any(f.allows(kind) for f in fittings):
+                label = part.label(kind)
+                found = [f.planned(kind, label, moments.get(f.seen), rows) for f in fittings]
+                yield kind, [planned for planned in found if planned is not None]
 
-
-def _planned(factor: LastFactor, seen: Moments, label: str) -> Planned:
-    old = factor.factor()
-    ridge = ridge_for(seen.count / old.shape[1])
-    free = factor.addend is not None
-    found, bias = refitted(old, factor.bias, seen, ridge=ridge, free=free)
-    name = factor.weight.name or ""
-
-    def patch(scope: Scope, facts: Facts) -> Patch | Refusal:
-        now = last_factor(name, scope, facts)
-        if isinstance(now, Refusal):
-            return now
-        if now.factor().shape != found.shape or (now.addend is None) == free:
-            return Refusal("superseded", "it is not what was fitted", name)
-        return now.written(scope, found, bias)
-
-    nothing = Cost()
-    option = Option(label, 0.0, nothing, nothing, patch)
-    site = frozenset({name})
-    return Planned(Refit(), Choice(site, factor.made.values[0], (option,), "calibration"), option)
+    def _rows(self, model: ir.Model, fittings: Sequence[Fitting]) -> dict[Pair, Rows]:
+        most = {f.observed: f.most() for f in fittings if f.observed is not None}
+        if not most:
+            return {}
+        return paired_rows(
+            model,
+            self._original,
+            self._samples,
+            most,
+            seed=self._bench.options.seed,
+            threads=self._bench.options.threads,
+            libraries=self._bench.options.libraries,
+        )
 
 
 @dataclass(frozen=True)
@@ -234,21 +233,26 @@ class Recovery:
         if self._refitting is None:
             return Recovered(trial, now)
         options = self._bench.options
-        rounds = self._refitting.rounds(now.model, now.manager)
+        rounds = self._refitting.rounds(now.model, now.manager, len(self._trials.samples))
+        told: list[RefitRound] = []
         for part in rounds:
             if self._trials.over():
                 break
-            self._bench.progress(f"refit: {part.label} of {len(rounds)}")
-            tried = now.with_round(self._refitting.fitted(now.model, now.manager, part))
-            found = self._trials.measure(tried.model)
-            holds = found.within(options) or not measured.within(options)
-            if found.error < measured.error and holds:
-                now, measured = tried, found
+            self._bench.progress(f"refit: {part.number} of {len(rounds)}")
+            before, kept, start = measured.error, "", now
+            for kind, planned in self._refitting.candidates(start.model, start.manager, part):
+                tried = start.with_round(planned)
+                found = self._trials.measure(tried.model)
+                holds = found.within(options) or not measured.within(options)
+                if found.error < measured.error and holds:
+                    now, measured, kept = tried, found, kind
+            told.append(RefitRound(part.weights, kept, before, measured.error))
         report = RefitReport(
             factors=sum(len(part.weights) for part in rounds),
             kept=len(now.planned),
             before=trial.measured.error,
             after=measured.error,
+            rounds=tuple(told),
         )
         after = replace(trial, measured=measured)
         return Recovered(after, now, report if rounds else None)

@@ -7,7 +7,8 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from structopt_onnx.api.exact import ExactStage
-from structopt_onnx.api.refit import Refit, Refitted, Refitting, Round
+from structopt_onnx.api.refit import Refitted, Refitting, Round
+from structopt_onnx.api.refit_fits import Refit
 from structopt_onnx.api.replay_record import (
     RECORD_KEY,
     LossyStep,
@@ -110,7 +111,9 @@ class Replay:
         refitting = Refitting(self._bench, fitted, fit)
         for label, part in groupby(refits, lambda step: step.option):
             weights = tuple(name for step in part for name in step.site)
-            now = now.with_round(refitting.fitted(now.model, manager, Round(label, weights)))
+            round_, kind = Round.recorded(label or "", weights)
+            for _, fitted_again in refitting.candidates(now.model, manager, round_, (kind,)):
+                now = now.with_round(fitted_again)
         return [*planned, *now.planned]
 
     def _planned(self, step: LossyStep, sites: Sequence[Site]) -> Planned:

@@ -65,7 +65,7 @@ class Trials:
         self.planning = planning
         self._judge = Judge(bench, samples)
         self._judge_alone = self._judge
-        self._samples = samples
+        self.samples = samples
         self._seen: dict[Chosen, Trial] = {}
         self._last: Plan | None = None
         self.rounds = 0
@@ -89,12 +89,12 @@ class Trials:
     def _few(self, sites: int) -> Judge:
         macs = self._bench.cost(self._bench.model, self._bench.shapes).macs
         affordable = int(_PROBE_MACS / max(1, macs * sites))
-        count = min(len(self._samples), max(_LEAST_SAMPLES, affordable))
-        if count == len(self._samples):
+        count = min(len(self.samples), max(_LEAST_SAMPLES, affordable))
+        if count == len(self.samples):
             return self._judge
         self.probed_on = count
-        step = len(self._samples) / count
-        return Judge(self._bench, self._samples.subset([int(n * step) for n in range(count)]))
+        step = len(self.samples) / count
+        return Judge(self._bench, self.samples.subset([int(n * step) for n in range(count)]))
 
     def alone(self, site: Site, k: int | None = None) -> None:
         """Measure what one option, by default at about half cost, does to the outputs."""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from structopt_onnx.report.record import Report
 
 _MOST_SITES = 16
+_MOST_ROUNDS = 6
 
 
 def plan_section(plan: PlanReport, *, kept: bool) -> RenderableType:
@@ -110,13 +111,13 @@ def estimate_section(report: Report) -> RenderableType:
 
 def _offer_row(site: SiteReport) -> tuple[str, ...]:
     if not site.options:
-        return _weights(site), "none pays", count(site.cost.parameters), "-", site.why
+        return _weights(site.weights), "none pays", count(site.cost.parameters), "-", site.why
     ends = site.options[0], site.options[-1]
     labels = [option.label for option in ends]
     sizes = [count(option.cost.parameters) for option in ends]
     errors = [error(option.local_error**0.5) for option in ends]
     return (
-        _weights(site),
+        _weights(site.weights),
         f"{len(site.options)}: {_range(labels)}",
         f"{count(site.cost.parameters)} -> {_range(sizes)}",
         _range(errors),
@@ -132,9 +133,9 @@ def _more(number: int) -> RenderableType:
     return line(f"and {plural(number, 'site')} more (--json lists all)")
 
 
-def _weights(site: SiteReport) -> str:
-    more = f" (+{len(site.weights) - 1})" if len(site.weights) > 1 else ""
-    return name(site.weights[0] if site.weights else "", 32) + more
+def _weights(weights: Sequence[str]) -> str:
+    more = f" (+{len(weights) - 1})" if len(weights) > 1 else ""
+    return name(weights[0] if weights else "", 32) + more
 
 
 def _site_row(site: SiteReport) -> tuple[str, ...]:
@@ -148,7 +149,7 @@ def _site_row(site: SiteReport) -> tuple[str, ...]:
         (p for p in site.probes if p[0] == site.chosen), site.probes[:1] and site.probes[0]
     )
     return (
-        _weights(site),
+        _weights(site.weights),
         site.chosen or "kept",
         parameters,
         predicted,
@@ -186,9 +187,15 @@ def _refit(refit: RefitReport) -> str:
             f"refit not kept: {plural(refit.factors, 'last factor')} fitted to the inputs that the "
             f"plan makes lowered no error on the probe part ({error(refit.before)})"
         )
+    kept = [r for r in refit.rounds if r.kept]
+    told = [
+        f"{_weights(r.weights)}: {r.kept}, {error(r.before)} -> {error(r.after)}"
+        for r in kept[:_MOST_ROUNDS]
+    ]
+    more = f"; and {len(kept) - len(told)} more" if len(kept) > len(told) else ""
     return (
         f"refit kept for {refit.kept} of {plural(refit.factors, 'last factor')}: error on the "
-        f"probe part {error(refit.before)} -> {error(refit.after)}"
+        f"probe part {error(refit.before)} -> {error(refit.after)} ({'; '.join(told)}{more})"
     )
 
 

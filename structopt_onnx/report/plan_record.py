@@ -149,8 +149,29 @@ class CostReport:
 
 
 @dataclass(frozen=True)
+class RefitRound:
+    """Factors that were fitted together.
+
+    Parameters
+    ----------
+    weights
+        Names of the last factors' weights.
+    kept
+        The way of fitting that was kept: ``last factor``, ``both factors`` or ``through the
+        activation``; empty where none lowered the error.
+    before, after
+        Error on the probe part without and with it.
+    """
+
+    weights: tuple[str, ...]
+    kept: str
+    before: float
+    after: float
+
+
+@dataclass(frozen=True)
 class RefitReport:
-    """Last factors fitted to their own inputs after the plan was made.
+    """Factors fitted to their own inputs after the plan was made.
 
     Parameters
     ----------
@@ -158,12 +179,15 @@ class RefitReport:
         How many could be fitted anew, and how many were, as the probe part liked it.
     before, after
         Error on the probe part without and with what was kept.
+    rounds
+        What was tried, in order.
     """
 
     factors: int
     kept: int
     before: float
     after: float
+    rounds: tuple[RefitRound, ...] = ()
 
 
 @dataclass(frozen=True)

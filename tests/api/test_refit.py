@@ -5,7 +5,8 @@ import onnx
 import pytest
 
 import structopt_onnx as so
-from structopt_onnx.api import refit
+from structopt_onnx.api import refit_fits
+from structopt_onnx.api.refit_fits import BOTH, KINDS, LAST, THROUGH, Fitting
 from structopt_onnx.report.text import render_text
 
 WIDTH, LATENT = 32, 4
@@ -51,12 +52,23 @@ def rows(count: int) -> dict[str, np.ndarray]:
 def cut(keep: str = "parameters=0.3", **options) -> so.Result:
     return so.optimize(
         chain(),
-        calibration=rows(400),
         passes="factor-matmul{rank_multiple=4}",
         keep=keep,
         benchmark=False,
-        **options,
+        **{"calibration": rows(400)} | options,
     )
+
+
+@pytest.fixture
+def only(monkeypatch):
+    """Let factors be fitted in some ways only."""
+
+    real = Fitting.allows
+
+    def allow(*kinds):
+        monkeypatch.setattr(Fitting, "allows", lambda f, kind: kind in kinds and real(f, kind))
+
+    return allow
 
 
 def weights(result: so.Result) -> dict[str, np.ndarray]:
@@ -81,11 +93,44 @@ def test_a_chain_of_relus_gains_on_data_that_had_no_say(plain, fitted):
     assert 0 < after.refit.kept <= after.refit.factors
     assert after.refit.before == before.probe_error
     assert after.refit.after == after.probe_error
-    assert after.final_error < 0.95 * before.final_error
+    assert after.final_error < 0.85 * before.final_error
+    told = after.refit.rounds
+    assert [r.before for r in told[1:]] == [r.after for r in told[:-1]]
+    assert (told[0].before, told[-1].after) == (after.refit.before, after.refit.after)
+    assert all((r.after < r.before) == bool(r.kept) for r in told)
+    assert sum(bool(r.kept) for r in told) == after.refit.kept
+    # The last layer has no Relu behind it; of those that do, most gain most by knowing it.
+    assert told[-1].kept == BOTH
+    assert [r.kept for r in told].count(THROUGH) > len(told) / 2
 
 
-def test_what_does_harm_on_the_probe_part_is_not_kept(plain, monkeypatch):
-    real, calls = refit.refitted, []
+def test_each_way_of_fitting_gains_on_the_one_before(plain, fitted, only):
+    errors = [plain.report.plan.final_error]
+    for number in range(1, len(KINDS) + 1):
+        only(*KINDS[:number])
+        found = cut().report.plan
+        assert {r.kept for r in found.refit.rounds} <= {"", *KINDS[:number]}
+        errors.append(found.final_error)
+    assert errors == sorted(errors, reverse=True)
+    assert errors[-1] == fitted.report.plan.final_error
+
+
+def test_what_fits_the_samples_alone_is_refused(monkeypatch):
+    # With no pull, fewer samples than inputs, and white ones, a fit is as good as it can be on its
+    # samples and useless on others.
+    monkeypatch.setattr(refit_fits, "ridge_for", lambda _: 1e-9)
+    white = {"x": np.random.default_rng(1).normal(size=(45, WIDTH)).astype(np.float32)}
+    before = cut(calibration=white, refit=False).report.plan
+    after = cut(calibration=white).report.plan
+    assert after.refit.factors > after.refit.kept
+    assert {r.kept for r in after.refit.rounds} <= {"", LAST}
+    assert all(r.before == r.after for r in after.refit.rounds if not r.kept)
+    assert after.probe_error <= before.probe_error
+
+
+def test_what_does_harm_on_the_probe_part_is_not_kept(plain, only, monkeypatch):
+    only(LAST)
+    real, calls = refit_fits.refitted, []
 
     def harmful(factor, bias, moments, **options):
         calls.append(factor.shape)
@@ -93,22 +138,23 @@ def test_what_does_harm_on_the_probe_part_is_not_kept(plain, monkeypatch):
         # Every second one is as wrong as a fit can be.
         return (found, offset) if len(calls) % 2 else (-factor, offset)
 
-    monkeypatch.setattr(refit, "refitted", harmful)
+    monkeypatch.setattr(refit_fits, "refitted", harmful)
     planted = cut()
     found = planted.report.plan.refit
     assert len(calls) == found.factors
     assert found.kept > 0
     assert found.after < found.before == plain.report.plan.probe_error
     applied = [entry for entry in planted.report.applied if entry.step == "refit"]
-    assert {entry.option for entry in applied} <= {"round 1", "round 3", "round 5"}
+    assert {entry.option for entry in applied} <= {f"round {n}: {LAST}" for n in (1, 3, 5)}
     changed = {name for entry in applied for name in entry.site}
     for name, array in weights(plain).items():
         if name.endswith("_out") and name not in changed:
             np.testing.assert_array_equal(weights(planted)[name], array)
 
 
-def test_nothing_is_kept_where_all_does_harm(plain, monkeypatch):
-    monkeypatch.setattr(refit, "refitted", lambda factor, bias, *_, **__: (-factor, bias))
+def test_nothing_is_kept_where_all_does_harm(plain, only, monkeypatch):
+    only(LAST)
+    monkeypatch.setattr(refit_fits, "refitted", lambda factor, bias, *_, **__: (-factor, bias))
     planted = cut()
     found = planted.report.plan.refit
     assert found.factors > found.kept == 0
@@ -128,8 +174,10 @@ def test_it_is_the_same_every_time(fitted):
 
 def test_the_report_says_what_it_brought(fitted):
     found = fitted.report.plan.refit
-    told = f"refit kept for {found.kept} of {found.factors} last factors"
-    assert told in render_text(fitted.report)
+    text = " ".join(render_text(fitted.report).split())
+    assert f"refit kept for {found.kept} of {found.factors} last factors" in text
+    (last,) = [r for r in found.rounds if r.weights == ("w5_out",)]
+    assert f"w5_out: {BOTH}, {last.before:.3g} -> {last.after:.3g}" in text
     applied = [entry for entry in fitted.report.applied if entry.step == "refit"]
     assert len(applied) == found.kept
     assert all(entry.after.nodes == entry.before.nodes for entry in applied)
