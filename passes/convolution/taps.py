@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from structopt_onnx.model.edit import Fresh, NewNode, Operand
@@ -49,6 +50,28 @@ def padding_left(
         begins.append(begin)
         ends.append(end)
     return (*begins, *ends)
+
+
+def meets_input(
+    slides: Window, dims: tuple[int | None, ...] | None
+) -> tuple[npt.NDArray[np.bool_], ...]:
+    """Tell, per axis, which taps have a position of the input before them in some window.
+
+    The others only ever see padding. Where the size is not known, or no tap meets anything, all
+    count as meeting it.
+    """
+    found = []
+    for axis, taps in enumerate(slides.kernel):
+        size = None if dims is None else dims[axis + 2]
+        met = np.ones(taps, np.bool_)
+        if size is not None and size + slides.padding[axis] >= slides.span[axis]:
+            last = (size + slides.padding[axis] - slides.span[axis]) // slides.strides[axis]
+            windows = np.arange(last + 1) * slides.strides[axis] - slides.pads[axis]
+            places = np.arange(taps)[:, None] * slides.dilations[axis] + windows
+            inside = ((places >= 0) & (places < size)).any(axis=1)
+            met = inside if inside.any() else met
+        found.append(met)
+    return tuple(found)
 
 
 def leaves_input(pads: tuple[int, ...], dims: tuple[int | None, ...] | None) -> bool:

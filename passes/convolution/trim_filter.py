@@ -1,14 +1,16 @@
-"""trim-filter: taps of a convolution that are zero in every channel are not convolved.
+"""trim-filter: taps of a convolution that are zero, or see padding alone, are not convolved.
 
 What it does
     Crops lines of zeros at a kernel's border and takes them off the padding; where there is less
     padding than that, the input is sliced instead. A kernel that is zero but at every so many taps
-    becomes a smaller one with dilations.
+    becomes a smaller one with dilations. Taps that no window lays over the input count as zeros,
+    where its size is fixed.
 
 Why
     Kernels are cropped and dilated by pruning, by centring an even filter in an odd one, and by
     exporters that write dilations out. A 3x3 kernel that is zero around its centre costs nine
-    times what it needs.
+    times what it needs. Behind a few pools, activations are shorter than the kernels that read
+    them: 64 taps over 8 positions, padded to keep their number, never use more than 15.
 
 Leaves alone
     Zeros of single channels and isolated ones, weights that are not stored, padding that depends
@@ -33,6 +35,7 @@ from structopt_onnx.passes.convolution.geometry import Window, window
 from structopt_onnx.passes.convolution.taps import (
     SLICES_BY_INPUT,
     leaves_input,
+    meets_input,
     padding_left,
     sliced,
 )
@@ -84,14 +87,18 @@ class TrimFilter(NodePass[Trim]):
         array = facts.array(weight)
         if array is None or array.size == 0 or max(array.shape[2:], default=1) == 1:
             return None
-        used = np.argwhere((array != 0).any(axis=(0, 1)))
+        slides = window(node, facts)
+        useful = (array != 0).any(axis=(0, 1))
+        if slides is not None:
+            for axis, met in enumerate(meets_input(slides, facts.dims(node.inputs[0]))):
+                useful &= np.moveaxis(met.reshape(-1, *(1,) * (useful.ndim - 1)), 0, axis)
+        used = np.argwhere(useful)
         if len(used) == 0:
             used = np.array([[(taps - 1) // 2 for taps in array.shape[2:]]])
         taps = tuple(_kept(np.unique(used[:, axis])) for axis in range(array.ndim - 2))
         rows = zip(taps, array.shape[2:], strict=True)
         if all(t == slice(0, size, 1) for t, size in rows):
             return None
-        slides = window(node, facts)
         if slides is None:
             return Refusal("pads-depend-on-size", f"of '{node.name}'", node.name or "")
         pads = padding_left(slides, taps, facts.dims(node.inputs[0]))
