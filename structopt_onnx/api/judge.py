@@ -36,12 +36,15 @@ class Measured:
         The task metric of the candidate and of the original; None without a metric.
     decisions
         For the built-in agreement: output, what counts as a decision there, and how many.
+    margin
+        What is kept clear of the limit on the metric, because other samples will differ.
     """
 
     error: float
     metric: float | None = None
     original: float | None = None
     decisions: tuple[tuple[str, str, int], ...] = ()
+    margin: float = 0.0
 
     @property
     def drop(self) -> float | None:
@@ -55,7 +58,7 @@ class Measured:
         limit, most = options.max_error, options.max_drop
         if not math.isfinite(self.error) or (limit is not None and self.error > limit):
             return False
-        return most is None or (self.drop is not None and self.drop <= most)
+        return most is None or (self.drop is not None and self.drop + self.margin <= most)
 
     def excess(self, options: OptimizeOptions) -> str:
         """Say which limit does not hold."""
@@ -63,7 +66,8 @@ class Measured:
         if not math.isfinite(self.error) or (limit is not None and self.error > limit):
             over = "" if limit is None else f" is over the limit {limit:g}"
             return f"error {self.error:.3g}{over}"
-        return f"metric drop {self.drop:.3g} is over the limit {options.max_drop:g}"
+        clear = f" with a standard error of {self.margin:.3g}" if self.margin else ""
+        return f"metric drop {self.drop:.3g}{clear} is over the limit {options.max_drop:g}"
 
 
 class Judge:
@@ -75,9 +79,13 @@ class Judge:
         Gives the original and the task metric.
     samples
         The part of the samples to judge by.
+    cautious
+        Whether a limit on the metric must be kept by a standard error, where that is known: of
+        plans that were chosen for what they do on a part, most do worse on another.
     """
 
-    def __init__(self, bench: Bench, samples: Samples) -> None:
+    def __init__(self, bench: Bench, samples: Samples, *, cautious: bool = False) -> None:
+        self._cautious = cautious
         self._bench = bench
         self._samples = samples
         self._kept: list[dict[str, Any]] | None = None
@@ -133,7 +141,9 @@ class Judge:
         if not shares:
             raise UsageError(f"metric {task.name}: no output decides anything")
         decisions = tuple((n, counts[n].decision, counts[n].decisions) for n in shares)
-        return Measured(error, min(shares.values()), original, decisions)
+        worst = min(shares, key=shares.__getitem__)
+        margin = counts[worst].standard_error() if self._cautious else 0.0
+        return Measured(error, shares[worst], original, decisions, margin)
 
     def _metric_of_original(self) -> float | None:
         task = self._bench.metric

@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from structopt_onnx.api.bench import Bench
     from structopt_onnx.api.judge import Judge, Measured
+    from structopt_onnx.api.options import OptimizeOptions
     from structopt_onnx.api.plans import Chosen
     from structopt_onnx.api.refit import Recovery
     from structopt_onnx.api.trials import Trial, Trials
 
 # Undoing goes a little further than asked, to look at the final part as rarely as possible.
 _MARGIN = 0.9
-# A task metric says not by how much a plan is too bold: each look asks for a little less error.
-_STEP_BACK = 0.7
+# What a metric loses goes roughly with the error; but it is counted on few samples, so one look
+# takes back no more than this share of the squared error.
+_LEAST_SHARE = 0.02
 _MOST_LOOKS = 8
 _MOST_TOLD = 4
 
@@ -87,9 +89,7 @@ class Settling:
     def _safer(self, before: Chosen, measured: Measured) -> Trial | None:
         """Plan anew for less error, until the probe part is content with it."""
         options = self._bench.options
-        share = _STEP_BACK
-        if options.max_error is not None and measured.error > options.max_error:
-            share = _MARGIN * (options.max_error / measured.error) ** 2
+        share = _MARGIN * _within(measured, options) ** 2
         chosen: Chosen | None = before
         while chosen is not None:
             chosen = self._planning.safer(chosen, share)
@@ -111,6 +111,16 @@ class Settling:
         for site, was, now in zip(self._planning.sites, before, after, strict=True):
             if was is not None and now is None:
                 site.why = "undone: the final part was over the budget"
+
+
+def _within(measured: Measured, options: OptimizeOptions) -> float:
+    """Return the share of the error that the limits would allow, were they in proportion."""
+    shares = [1.0]
+    if options.max_error is not None and measured.error > 0:
+        shares.append(options.max_error / measured.error)
+    if options.max_drop is not None and measured.drop is not None and measured.drop > 0:
+        shares.append(options.max_drop / measured.drop)
+    return max(min(shares), math.sqrt(_LEAST_SHARE))
 
 
 def _ratio(final: Measured, probe: Measured) -> float:

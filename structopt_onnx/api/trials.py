@@ -63,7 +63,7 @@ class Trials:
     def __init__(self, bench: Bench, planning: Planning, samples: Samples) -> None:
         self._bench = bench
         self.planning = planning
-        self._judge = Judge(bench, samples)
+        self._judge = Judge(bench, samples, cautious=True)
         self._judge_alone = self._judge
         self.samples = samples
         self._seen: dict[Chosen, Trial] = {}

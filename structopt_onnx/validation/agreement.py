@@ -51,9 +51,14 @@ class DecisionAgreement:
         self._shares = self._unit = True
         self._count = self._half = self._sign = 0
         self._floats: bool | None = None
+        self._runs: list[dict[str, tuple[int, int]]] = []
 
     def update(self, reference: object, candidate: object) -> None:
         """Count the decisions of one run; what is no tensor counts nothing."""
+        self._update(reference, candidate)
+        self._runs.append(self._tallies())
+
+    def _update(self, reference: object, candidate: object) -> None:
         if not isinstance(reference, np.ndarray) or not isinstance(candidate, np.ndarray):
             return
         self._floats = is_float(reference.dtype) and reference.dtype.kind != "c"
@@ -94,20 +99,38 @@ class DecisionAgreement:
     @property
     def decisions(self) -> int:
         """Number of decisions compared."""
-        rows = {LAST_AXIS: self._rows.rows, AXIS_1: self._by_channel.rows}
-        return rows.get(self.decision, self._count)
+        return self._tallies().get(self.decision, (0, self._count))[1]
 
     def share(self) -> float | None:
         """Share of equal decisions; None where there was nothing to decide."""
         if not self._count:
             return None
+        equal, count = self._tallies()[self.decision]
+        return equal / count if count else None
+
+    def standard_error(self) -> float:
+        """Return the standard error of `share` over runs, whose decisions are not independent.
+
+        That of a ratio of sums over clusters (Cochran, "Sampling Techniques", 1977, section 6.4);
+        0 with fewer than two runs.
+        """
+        held = [run.get(self.decision, (0, 0)) for run in self._runs]
+        sums = np.diff(np.array([(0, 0), *held], np.float64), axis=0)
+        total, share = sums[:, 1].sum(), self.share()
+        if len(sums) < 2 or share is None or not total:  # noqa: PLR2004 - a spread takes two
+            return 0.0
+        away = sums[:, 0] - share * sums[:, 1]
+        return float(np.sqrt(len(sums) / (len(sums) - 1) * np.sum(away**2)) / total)
+
+    def _tallies(self) -> dict[str, tuple[int, int]]:
+        """Return equal decisions and all of them so far, by what counts as one."""
         return {
-            "each value": self._half / self._count,
-            "side of 0.5": self._half / self._count,
-            "sign": self._sign / self._count,
-            LAST_AXIS: self._rows.share(),
-            AXIS_1: self._by_channel.share(),
-        }[self.decision]
+            "each value": (self._half, self._count),
+            "side of 0.5": (self._half, self._count),
+            "sign": (self._sign, self._count),
+            LAST_AXIS: (self._rows.agreeing, self._rows.rows),
+            AXIS_1: (self._by_channel.agreeing, self._by_channel.rows),
+        }
 
 
 def _is_size(size: object) -> bool:

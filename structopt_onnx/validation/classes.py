@@ -51,6 +51,11 @@ class ClassAgreement:
         """Number of rows compared."""
         return self._rows
 
+    @property
+    def agreeing(self) -> int:
+        """Number of them that agree."""
+        return self._agreeing
+
     def share(self) -> float | None:
         """Share of agreeing rows; None where the output does not look like classes."""
         if len(self._sizes) != 1 or self._rows == 0:

@@ -3,10 +3,16 @@ from __future__ import annotations
 import json
 import math
 
+from dataclasses import replace
+
 import numpy as np
+import onnx_ir as ir
 import pytest
 
 import structopt_onnx as so
+from structopt_onnx.api.bench import prepare
+from structopt_onnx.api.judge import Judge
+from structopt_onnx.api.options import OptimizeOptions
 from structopt_onnx.calibration.samples import load_samples
 from structopt_onnx.report.json import to_json
 from structopt_onnx.runtime.session import Session
@@ -141,6 +147,34 @@ def test_a_plan_that_fails_on_the_final_part_is_taken_back(shrink, mlp):
     assert 0 < plan.final_error <= 0.1 / 8
     assert plan.predicted == pytest.approx(plan.probe_error * plan.rescaled)
     assert plan.rescaled == pytest.approx(1, rel=0.2)
+
+
+def test_a_plan_that_fails_by_far_is_taken_back_by_as_much(shrink, mlp):
+    metric = closeness(mlp[0], parts(mlp)[2], 25)
+    report = shrink(metric=metric, max_drop=0.1)
+    plan = report.plan
+    assert len(plan.undone) <= 4
+    assert 0 < plan.final_error <= 0.1 / 25
+    assert report.after.cost.parameters < report.before.cost.parameters
+
+
+def test_agreement_is_planned_clear_of_the_limit(mlp):
+    options = OptimizeOptions(metric="agreement", max_drop=0.03, benchmark=False)
+    bench = prepare(mlp[0], options, mlp[1], lambda _: None)
+    candidate = bench.model.clone()
+    last = candidate.graph.initializers["4.weight"]
+    noise = 0.3 * np.random.default_rng(0).normal(size=(10, 256))
+    last.const_value = ir.tensor((last.const_value.numpy() + noise).astype(np.float32))
+    judges = (Judge(bench, bench.samples, cautious=cautious) for cautious in (False, True))
+    loose, clear = (judge.measure(candidate) for judge in judges)
+    assert (loose.margin, loose.drop) == (0, clear.drop)
+    share, count = clear.drop, len(bench.samples)
+    assert 0 < share < 1
+    assert clear.margin == pytest.approx(math.sqrt(share * (1 - share) / (count - 1)))
+    at_the_limit = replace(options, max_drop=share + clear.margin / 2)
+    assert loose.within(at_the_limit)
+    assert not clear.within(at_the_limit)
+    assert "with a standard error of" in clear.excess(at_the_limit)
 
 
 def test_a_plan_that_never_passes_is_not_kept(shrink, mlp):

@@ -63,3 +63,33 @@ def test_decisions_are_rows_where_they_are_classes():
     counter = DecisionAgreement(("N", 3))
     counter.update(LOGITS, LOGITS)
     assert counter.decisions == 2
+
+
+def test_the_standard_error_counts_runs_and_not_decisions():
+    counter = DecisionAgreement(("N", 3))
+    for equal in (True, True, False, True):
+        counter.update(LOGITS, LOGITS if equal else -LOGITS)
+    # Of 4 runs of 2 decisions each, one run differs in both: as much is known as of 4 decisions.
+    assert counter.share() == 0.75
+    assert counter.standard_error() == pytest.approx(np.std([1, 1, 0, 1], ddof=1) / 2)
+
+
+def test_the_standard_error_weighs_runs_by_their_decisions():
+    rng = np.random.default_rng(0)
+    sizes = rng.integers(1, 9, 400)
+    counter = DecisionAgreement(("N", 1))
+    shares = []
+    for size in sizes:
+        signs = rng.choice([-2.0, 2.0], (size, 1), p=[0.2, 0.8]).astype(np.float32)
+        counter.update(np.full((size, 1), 2.0, np.float32), signs)
+        shares.append((signs > 0).sum())
+    draws = rng.integers(0, 400, (2000, 400))
+    spread = np.std(np.array(shares)[draws].sum(axis=1) / sizes[draws].sum(axis=1))
+    assert counter.standard_error() == pytest.approx(spread, rel=0.1)
+
+
+def test_one_run_has_no_spread():
+    counter = DecisionAgreement(("N", 3))
+    assert counter.standard_error() == 0
+    counter.update(LOGITS, -LOGITS)
+    assert counter.standard_error() == 0
