@@ -31,6 +31,7 @@ from structopt_onnx.passes.low_rank.factor_conv import FactorConv
 from structopt_onnx.passes.low_rank.factor_embedding import FactorEmbedding
 from structopt_onnx.passes.low_rank.factor_matmul import FactorMatmul
 from structopt_onnx.passes.low_rank.factor_recurrent_input import FactorRecurrentInput
+from structopt_onnx.passes.low_rank.narrow_embedding import NarrowEmbedding
 from structopt_onnx.passes.recurrence.fuse_recurrent_loop import FuseRecurrentLoop
 from structopt_onnx.passes.recurrence.reroll_recurrence import RerollRecurrence
 from structopt_onnx.passes.recurrence.simplify_recurrent_plumbing import SimplifyRecurrentPlumbing
@@ -70,6 +71,7 @@ OWN: tuple[type[Step], ...] = (
     StrideForPool,
     FactorEmbedding,
     FactorRecurrentInput,
+    NarrowEmbedding,
     TieRecurrentWeights,
 )
 GROUP = "structopt_onnx.passes"
