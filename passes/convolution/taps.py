@@ -63,13 +63,13 @@ def meets_input(
     found = []
     for axis, taps in enumerate(slides.kernel):
         size = None if dims is None else dims[axis + 2]
-        met = np.ones(taps, np.bool_)
+        met: npt.NDArray[np.bool_] = np.ones(taps, np.bool_)
         if size is not None and size + slides.padding[axis] >= slides.span[axis]:
             last = (size + slides.padding[axis] - slides.span[axis]) // slides.strides[axis]
             windows = np.arange(last + 1) * slides.strides[axis] - slides.pads[axis]
             places = np.arange(taps)[:, None] * slides.dilations[axis] + windows
-            inside = ((places >= 0) & (places < size)).any(axis=1)
-            met = inside if inside.any() else met
+            inside = np.any((places >= 0) & (places < size), axis=1)
+            met = np.asarray(inside) if inside.any() else met
         found.append(met)
     return tuple(found)
 

@@ -85,7 +85,7 @@ class Judge:
     """
 
     def __init__(self, bench: Bench, samples: Samples, *, cautious: bool = False) -> None:
-        self._cautious = cautious
+        self.cautious = cautious
         self._bench = bench
         self._samples = samples
         self._kept: list[dict[str, Any]] | None = None
@@ -142,7 +142,7 @@ class Judge:
             raise UsageError(f"metric {task.name}: no output decides anything")
         decisions = tuple((n, counts[n].decision, counts[n].decisions) for n in shares)
         worst = min(shares, key=shares.__getitem__)
-        margin = counts[worst].standard_error() if self._cautious else 0.0
+        margin = counts[worst].standard_error() if self.cautious else 0.0
         return Measured(error, shares[worst], original, decisions, margin)
 
     def _metric_of_original(self) -> float | None:

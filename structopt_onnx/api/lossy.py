@@ -120,9 +120,13 @@ class LossySearch:
             if trial is not None and not trial.measured.within(options):
                 return None, f"{trial.measured.excess(options)} on the probe part"
             return trial, unmet
-        if options.max_error is None:
-            return within_metric(self._bench, trials, _LARGEST_ERROR), ""
-        trial = within_error(trials, options.max_error)
-        if trial is not None and not trial.measured.within(options):
-            trial = within_metric(self._bench, trials, options.max_error)
+        if options.max_error is not None:
+            trial = within_error(trials, options.max_error)
+            if trial is None or trial.measured.within(options):
+                return trial, ""
+        ceiling = _LARGEST_ERROR if options.max_error is None else options.max_error
+        trial = within_metric(self._bench, trials, ceiling)
+        if trial is None:
+            trials.up_to_the_limit()
+            trial = within_metric(self._bench, trials, ceiling)
         return trial, ""

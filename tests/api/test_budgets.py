@@ -15,6 +15,7 @@ from structopt_onnx.api.options import OptimizeOptions
 from structopt_onnx.calibration.samples import load_samples
 from structopt_onnx.report.json import to_json
 from structopt_onnx.runtime.session import Session
+from structopt_onnx.validation.agreement import DecisionAgreement
 
 
 @pytest.fixture(scope="module")
@@ -174,6 +175,14 @@ def test_agreement_is_planned_clear_of_the_limit(mlp):
     assert loose.within(at_the_limit)
     assert not clear.within(at_the_limit)
     assert "with a standard error of" in clear.excess(at_the_limit)
+
+
+def test_where_no_plan_is_clear_of_the_limit_one_comes_up_to_it(shrink, monkeypatch):
+    monkeypatch.setattr(DecisionAgreement, "standard_error", lambda _: 1.0)
+    plan = shrink(metric="agreement", max_drop=0.03).plan
+    assert any(site.chosen for site in plan.sites)
+    assert plan.metric.probe_original - plan.metric.probe <= 0.03
+    assert plan.metric.drop <= 0.03
 
 
 def test_a_plan_that_never_passes_is_not_kept(shrink, mlp):
