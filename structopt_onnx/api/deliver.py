@@ -208,8 +208,12 @@ def _check(bench: Bench, delivery: Delivery, path: Path, judged: Samples) -> Non
         delivery.judged += candidate.lossy
         if not validation.passed:
             raise _RejectedError(validation.failures[0])
-        if candidate.lossy:
-            _check_budgets(bench, delivery, path, judged)
+        if candidate.lossy or delivery.path is not None:
+            _check_cost(bench, delivery)
+        if candidate.lossy and bench.metric is not None:
+            delivery.measured = Judge(bench, judged).measure(path)
+            if not delivery.measured.within(options):
+                raise _RejectedError(delivery.measured.excess(options))
     delivery.validation = validation
     if not options.benchmark or not candidate.manager.record.applied:
         return
@@ -232,19 +236,14 @@ def _check(bench: Bench, delivery: Delivery, path: Path, judged: Samples) -> Non
         raise _SlowerError(f"significantly slower: {comparison.summary()}")
 
 
-def _check_budgets(bench: Bench, delivery: Delivery, path: Path, judged: Samples) -> None:
-    """Hold the file to the task metric and to the cost to come down to."""
+def _check_cost(bench: Bench, delivery: Delivery) -> None:
+    """Hold the file to the cost to come down to: what costs more is not what was asked for."""
     keep, size = bench.options.kept, delivery.size
     if keep is not None and size is not None:
-        share = size.cost.of(keep.objective) / bench.cost(bench.model, bench.shapes).of(
-            keep.objective
-        )
+        whole = bench.cost(bench.model, bench.shapes).of(keep.objective)
+        share = size.cost.of(keep.objective) / whole
         if share > keep.share * (1 + _ROUNDING):
             raise _RejectedError(f"{keep.objective}={share:.4g} is left, more than {keep}")
-    if bench.metric is not None:
-        delivery.measured = Judge(bench, judged).measure(path)
-        if not delivery.measured.within(bench.options):
-            raise _RejectedError(delivery.measured.excess(bench.options))
 
 
 def _reaches_further(bench: Bench, model: ir.Model) -> bool:

@@ -18,7 +18,7 @@ from structopt_onnx.api.replay_record import RECORD_KEY, encode
 from structopt_onnx.api.reproducer import reproducible
 from structopt_onnx.api.result import Result
 from structopt_onnx.api.speed import without_slow_steps
-from structopt_onnx.errors import UsageError
+from structopt_onnx.errors import UsageError, ValidationFailed
 from structopt_onnx.report.record import EstimateRow, Report, Size
 from structopt_onnx.rewriting.pipeline import pipeline_text
 from structopt_onnx.runtime.coverage import coverage
@@ -82,7 +82,8 @@ def optimize(
     DataError
         When the calibration data does not fit the model.
     ValidationFailed
-        When not even the unchanged model survives being written and read again.
+        When not even the unchanged model survives being written and read again, or `output` is
+        given and the model does not come down to what `keep` asks for.
     InternalError
         For a bug in a pass.
     """
@@ -116,7 +117,13 @@ def _run(bench: Bench, before: Size, output: str | Path | None) -> Result:
         with bench.clock.stage("estimate"):
             rows, basis = estimate(bench, exact)
     candidates = _candidates(bench, exact, stage, judged)
-    delivery = deliver(bench, candidates, judged, output, most_bytes=before.file_bytes)
+    try:
+        delivery = deliver(bench, candidates, judged, output, most_bytes=before.file_bytes)
+    except ValidationFailed as failed:
+        if plan is None or plan.keep is None or not plan.unmet:
+            raise
+        reason = f"{bench.name}: keep {checked.kept} not reached: {plan.unmet}; nothing was written"
+        raise ValidationFailed(reason) from failed
     if plan is not None:
         plan = _as_delivered(plan, delivery, before)
     report = Report(

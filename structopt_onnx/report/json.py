@@ -76,8 +76,9 @@ def to_json(record: object) -> str:
             Null for a target that has every operator, else ``nodes``, ``supported``, ``share``,
             ``partitions``, ``unsupported`` operators, ``free_dimensions`` and ``basis``, which is
             ``predicted``: nothing ran on the target.
-        ``rolled_back``, ``warnings``, ``notes``
-            Lists of lines.
+        ``rolled_back``, ``warnings``, ``caveats``, ``notes``
+            Lists of lines; the caveats are the warnings and what the samples and the target leave
+            open.
         ``seconds``
             Wall time by stage.
         ``machine``

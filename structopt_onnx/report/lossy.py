@@ -48,8 +48,8 @@ def plan_section(plan: PlanReport, *, kept: bool) -> RenderableType:
         return section(title, line("no site has an option that could pay"))
     ordered = sorted(plan.sites, key=lambda site: (site.chosen is None, _saved(site)))
     rows = [_site_row(site) for site in ordered[:_MOST_SITES]]
-    headers = ("weight", "chosen", "parameters", "predicted", "probed alone", "why")
-    parts: list[RenderableType] = [table(headers, rows, (2, 3))]
+    headers = ("weight", "pass", "chosen", "parameters", "predicted", "probed alone", "why")
+    parts: list[RenderableType] = [table(headers, rows, (3, 4))]
     if len(ordered) > len(rows):
         parts.append(_more(len(ordered) - len(rows)))
     parts.append(line(_totals(plan)))
@@ -150,6 +150,7 @@ def _site_row(site: SiteReport) -> tuple[str, ...]:
     )
     return (
         _weights(site.weights),
+        site.step,
         site.chosen or "kept",
         parameters,
         predicted,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from structopt_onnx.report.caveats import caveats
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -155,3 +157,8 @@ class Report:
         from structopt_onnx.report.text import render_text  # noqa: PLC0415 - it imports this module
 
         return render_text(self)
+
+    @property
+    def caveats(self) -> tuple[str, ...]:
+        """What puts the verdict in question, the warnings among it, and what was not shown."""
+        return tuple(caveats(self))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Group
 
+from structopt_onnx.report.caveats import is_lossy
 from structopt_onnx.report.checks import (
     comparison_notes,
     timing_rows,
@@ -16,7 +17,7 @@ from structopt_onnx.report.figures import change, count, name, shown
 from structopt_onnx.report.inputs import inputs_line
 from structopt_onnx.report.layout import WIDTH, bullets, line, section, table, to_text
 from structopt_onnx.report.lossy import estimate_section, offers_section, plan_section
-from structopt_onnx.report.verdict import caveats, is_explanation, is_lossy, verdict
+from structopt_onnx.report.verdict import is_explanation, verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,7 +64,7 @@ def _verdict(report: Report) -> Iterator[RenderableType]:
     yield line(first, "bold")
     for text in others:
         yield line(text)
-    for text in caveats(report):
+    for text in report.caveats:
         yield line(f"note: {text}", "yellow")
 
 

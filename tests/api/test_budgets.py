@@ -285,6 +285,18 @@ def test_a_cost_out_of_reach_keeps_the_model_whole(shrink):
     assert "keep parameters=0.01: nothing lossy kept, the options on offer come down to" in text
 
 
+def test_a_share_out_of_reach_leaves_the_file_alone(shrink, tmp_path):
+    out = tmp_path / "out.onnx"
+    out.write_bytes(b"of an earlier run")
+    with pytest.raises(so.ValidationFailed, match=r"keep parameters=0.01 not reached: the options"):
+        shrink(out, keep="parameters=0.01")
+    with pytest.raises(so.ValidationFailed, match=r"keep parameters=0.3 not reached: error"):
+        shrink(out, keep="parameters=0.3", max_error=0.001)
+    assert out.read_bytes() == b"of an earlier run"
+    shrink(out, keep="parameters=1")
+    assert so.validate(out, out).passed
+
+
 def test_a_cost_within_reach_of_exact_rewrites_is_no_reason_for_others(shrink):
     report = shrink(keep="parameters=1")
     assert not any(entry.option for entry in report.applied)

@@ -23,9 +23,20 @@ VALUES = st.recursive(
 
 def test_a_report_has_its_fields_as_keys_and_each_is_documented(make):
     found = json.loads(to_json(make.lossy()))
-    assert set(found) == {field.name for field in fields(Report)}
+    assert set(found) == {field.name for field in fields(Report)} | {"caveats"}
     assert found["schema"] == SCHEMA
     assert all(f"``{key}``" in to_json.__doc__ for key in found)
+
+
+def test_what_to_doubt_is_in_it_too(make):
+    blocks = replace(make.lossy().samples, by_source=False)
+    report = replace(make.lossy(), samples=blocks, warnings=("few samples",))
+    found = json.loads(to_json(report))["caveats"]
+    assert found[0] == "few samples"
+    assert any("the parts are contiguous blocks" in line for line in found[1:])
+    made_up = replace(blocks, synthetic=True)
+    found = json.loads(to_json(replace(report, samples=made_up)))["caveats"]
+    assert any("measured on synthetic inputs" in line for line in found)
 
 
 def test_verdicts_and_details_are_in_it(make):
