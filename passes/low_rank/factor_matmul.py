@@ -174,6 +174,7 @@ class FactorMatmul(Pass):
     def _choice(self, site: MatmulSite, facts: Facts, fit: Fit) -> Choice:
         name = site.weight.name or ""
         moments = facts.statistic(statistic_of(site))
+        extra = 0 if fit.mean is None else site.bias_parameters()
 
         def patch(rank: int, scope: Scope, facts: Facts) -> Patch | Refusal:
             found = site_of(name, scope, facts)
@@ -187,7 +188,7 @@ class FactorMatmul(Pass):
                     f"rank {rank}{'' if fit.scales is None else ' as seen'}",
                     fit.basis.error(rank),
                     self._cost(site, facts, None),
-                    self._cost(site, facts, rank),
+                    self._cost(site, facts, rank, extra),
                     partial(patch, rank),
                 )
                 for rank in self._ranks(site)
@@ -197,7 +198,7 @@ class FactorMatmul(Pass):
             0.0 if moments is None else moments.count / moments.mean.size,
         )
 
-    def _cost(self, site: MatmulSite, facts: Facts, rank: int | None) -> Cost:
+    def _cost(self, site: MatmulSite, facts: Facts, rank: int | None, extra: int = 0) -> Cost:
         outputs, inputs = site.shape
         size = outputs * inputs if rank is None else rank * (outputs + inputs)
         positions = 0
@@ -205,8 +206,8 @@ class FactorMatmul(Pass):
             made = facts.concrete(use.node.outputs[0])
             positions += int(np.prod(made, dtype=np.int64)) // outputs if made else 1
         cost = Cost(
-            parameters=size,
-            bytes=int(size * site.tensor.dtype.itemsize),
+            parameters=size + extra,
+            bytes=int((size + extra) * site.tensor.dtype.itemsize),
             macs=positions * size,
             nodes=len(site.uses) * (1 if rank is None else 2),
         )

@@ -82,7 +82,9 @@ class JointSite:
         basis = facts.workers.solve(from_input_moment, stacked, moment, most, unseen=share)
         return Fit(basis, stacked @ moments.mean if centred else None, scales)
 
-    def cost(self, facts: Facts, rank: int | None, seconds: Callable[[Cost], Cost]) -> Cost:
+    def cost(
+        self, facts: Facts, rank: int | None, seconds: Callable[[Cost], Cost], extra: int = 0
+    ) -> Cost:
         """Count the products as they are, or with a first factor of a rank for all of them."""
         outputs, inputs = self.shape
         size = outputs * inputs if rank is None else rank * (outputs + inputs)
@@ -90,7 +92,10 @@ class JointSite:
         positions = int(np.prod(made[:-1], dtype=np.int64)) if made else 1
         itemsize = self.parts[0].tensor.dtype.itemsize
         nodes = len(self.parts) + (rank is not None)
-        cost = Cost(parameters=size, bytes=int(size * itemsize), macs=positions * size, nodes=nodes)
+        stored = size + extra
+        cost = Cost(
+            parameters=stored, bytes=int(stored * itemsize), macs=positions * size, nodes=nodes
+        )
         return seconds(cost)
 
     def choice(
@@ -103,12 +108,14 @@ class JointSite:
         """Offer the ranks."""
         moments: Moments | None = facts.statistic(self.statistic)
         before = self.cost(facts, None, seconds)
+        biases = sum(part.bias_parameters() for part in self.parts)
+        extra = 0 if fit.mean is None else biases
         options = tuple(
             Option(
                 f"joint rank {rank}",
                 fit.basis.error(rank),
                 before,
-                self.cost(facts, rank, seconds),
+                self.cost(facts, rank, seconds, extra),
                 partial(_patch, self.names, fit, rank),
             )
             for rank in ranks

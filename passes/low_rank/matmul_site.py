@@ -108,6 +108,22 @@ class MatmulSite:
         first, second = (int(d) for d in self.tensor.shape.numpy())
         return (second, first) if self.flipped else (first, second)
 
+    def bias_parameters(self) -> int:
+        """Return how many parameters it takes to add one constant per output feature."""
+        return sum(self.shape[0] - _let_go(use) for use in self.uses if use.bias is not None)
+
+
+def _let_go(use: Use) -> int:
+    """Return the size of the constant that a new bias takes the place of, where it goes then."""
+    if use.add is not None:
+        reader, old = use.add, next(i for i in use.add.inputs if i is not use.node.outputs[0])
+    else:
+        reader, old = use.node, use.node.inputs[_MATRIX] if len(use.node.inputs) > _MATRIX else None
+    if old is None or old.const_value is None or old.is_graph_output() or old.is_graph_input():
+        return 0
+    stays = any(other.node is not reader for other in old.uses())
+    return 0 if stays else int(old.const_value.size)
+
 
 def find_sites(scope: Scope, facts: Facts) -> Iterator[MatmulSite | Refusal]:
     """Yield each weight of Gemm and MatMul nodes in a scope once, or why it must stay."""

@@ -154,3 +154,45 @@ def test_a_layer_too_narrow_for_four_ranks_gets_ranks_between_the_multiples():
     model = load(product.model(0))
     (choice,) = PassManager(CpuTarget()).choices(model, FactorMatmul())
     assert [option.label for option in choice.options] == ["rank 2", "rank 4"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "y = Gemm (x, w)",
+        "y = Gemm (x, w, b)",
+        "y = Gemm (x, w, one)",
+        "t = Gemm (x, w, b)\n y = Mul (t, b)",
+        "t = MatMul (x, w)\n y = Add (t, one)",
+        "s = MatMul (x, w)\n t = Add (s, b)\n y = Mul (t, b)",
+        "y = MatMul (x, w)",
+        "s = Gemm (x, w)\n t = Gemm (x, v)\n y = Add (s, t)",
+    ],
+)
+def test_what_a_bias_takes_is_counted(text):
+    head = '<ir_version: 8, opset_import: ["" : 17]> g (float[n, 24] x) => (float[n, 24] y)'
+    proto = onnx.parser.parse_model(f"{head} {{ {text} }}")
+    rng = np.random.default_rng(0)
+    for name, shape in {"w": (24, 24), "v": (24, 24), "b": (24,), "one": (1,)}.items():
+        if any(name in node.input for node in proto.graph.node):
+            array = rng.normal(size=shape).astype(np.float32)
+            proto.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
+    feeds = [{"x": (2 + rng.normal(size=(200, 24))).astype(np.float32)}]
+    step = FactorMatmul(rank_multiple=4)
+    model, manager = load(proto), PassManager(CpuTarget(), check_each_patch=True)
+    facts = manager.facts(model)
+    session = Session(proto.SerializeToString(), optimize=False)
+    wanted = tuple(step.needs(facts.scopes[0], facts))
+    manager.statistics = gather(model, load_samples(feeds, session.inputs), wanted)
+    choices = manager.choices(model, step)
+    for choice in choices:
+        option = choice.options[0]
+        changed = model.clone()
+        fresh = PassManager(CpuTarget(), check_each_patch=True)
+        assert fresh.apply_plan(changed, [Planned(step, choice, option)])
+        sizes = [
+            sum(v.const_value.size for v in m.graph.initializers.values()) for m in (model, changed)
+        ]
+        assert option.after.parameters - option.before.parameters == sizes[1] - sizes[0]
+    joint = [c for c in choices if c.options[0].label.startswith("joint")]
+    assert (len(choices) > 0, len(joint)) == (True, int("v" in text))
