@@ -41,6 +41,8 @@ _SYNTHETIC = 8
 _JUDGED_BY_SYNTHETIC = 40
 # Each holds a weight and its moments in float64.
 _MOST_WORKERS = 4
+# For moments of activations; half of the weights' bytes where that is more, for fewer passes.
+_STATISTICS_BYTES = 256 * 2**20
 
 
 @dataclass
@@ -114,6 +116,14 @@ class Bench:
             for step in self.options.steps()
             if step.exactness is Exactness.LOSSY and not isinstance(step, Cleanup)
         )
+
+    @property
+    def statistics_bytes(self) -> int:
+        """Return the memory that moments of activations may take at once."""
+        given = self.options.max_memory
+        if given is not None:
+            return given
+        return max(_STATISTICS_BYTES, self.cost(self.model, self.shapes).bytes // 2)
 
     @property
     def blind(self) -> bool:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from itertools import product
 from typing import TYPE_CHECKING
 
-from structopt_onnx.api.sites import gather_statistics
+from structopt_onnx.api.sites import statistics_of
 from structopt_onnx.report.record import EstimateRow
 from structopt_onnx.rewriting.cost import Cost, graph_cost
 from structopt_onnx.rewriting.passes import Choice
@@ -14,6 +15,7 @@ from structopt_onnx.rewriting.passes import Choice
 if TYPE_CHECKING:
     from structopt_onnx.api.bench import Bench
     from structopt_onnx.api.exact import ExactStage
+    from structopt_onnx.model.facts import Facts
 
 _SECONDS = 5.0
 _FEW_SAMPLES = 16
@@ -47,29 +49,12 @@ def estimate(bench: Bench, exact: ExactStage) -> tuple[tuple[EstimateRow, ...], 
     if sum(small * small * large for small, large in matrices) > _SECONDS * _CUBES_PER_SECOND:
         return (), "weights"
     basis = "weights"
-    totals = {level: Cost() for level in _LOCAL_ERRORS}
-    found = unknown = 0
-    counted: set[tuple[str, str]] = set()
     try:
-        if not bench.samples.synthetic and gather_statistics(
-            bench, exact, bench.samples[:_FEW_SAMPLES]
-        ):
-            basis = "calibration"
-        facts = manager.facts(exact.model)
-        for step, scope in product(bench.lossy_steps, facts.scopes):
-            for proposal in step.propose(scope, facts):
-                late = time.monotonic() - started > _SECONDS
-                if isinstance(proposal, Choice):
-                    weights = {(scope.path, name) for name in proposal.site}
-                    if counted & weights:  # another way to rewrite the same
-                        continue
-                    counted |= weights
-                    trusted = _trusted(proposal) and not late
-                    found, unknown = found + trusted, unknown + (not trusted)
-                    for level in _LOCAL_ERRORS if trusted else ():
-                        totals[level] += _saved(proposal, level)
-                if late:
-                    break
+        with ExitStack() as stack:
+            few = bench.samples[:_FEW_SAMPLES]
+            if not few.synthetic and stack.enter_context(statistics_of(bench, exact, few)):
+                basis = "calibration"
+            totals, found, unknown = _sums(bench, manager.facts(exact.model), started)
     except Exception:  # noqa: BLE001 - a hint must not cost the run; --max-error tells the error
         return (), basis
     whole = graph_cost(exact.model, facts)
@@ -80,6 +65,28 @@ def estimate(bench: Bench, exact: ExactStage) -> tuple[tuple[EstimateRow, ...], 
     # Of what was not looked at nothing can be said, least of all that there is nothing to gain.
     known = any(saved != Cost() for saved in totals.values()) if unknown else found
     return (rows if known else ()), basis
+
+
+def _sums(bench: Bench, facts: Facts, started: float) -> tuple[dict[float, Cost], int, int]:
+    """Return what each level saves, and how many sites are known and unknown."""
+    totals = {level: Cost() for level in _LOCAL_ERRORS}
+    found = unknown = 0
+    counted: set[tuple[str, str]] = set()
+    for step, scope in product(bench.lossy_steps, facts.scopes):
+        for proposal in step.propose(scope, facts):
+            late = time.monotonic() - started > _SECONDS
+            if isinstance(proposal, Choice):
+                weights = {(scope.path, name) for name in proposal.site}
+                if counted & weights:  # another way to rewrite the same
+                    continue
+                counted |= weights
+                trusted = _trusted(proposal) and not late
+                found, unknown = found + trusted, unknown + (not trusted)
+                for level in _LOCAL_ERRORS if trusted else ():
+                    totals[level] += _saved(proposal, level)
+            if late:
+                break
+    return totals, found, unknown
 
 
 def _trusted(choice: Choice) -> bool:

@@ -81,8 +81,8 @@ def explain(
     with bench.clock.stage("fit"):
         fit = _fit_part(bench)
         sites = collect_sites(bench, exact, fit) if bench.lossy_steps else []
-    samples = bench.samples
-    report = replace(sample_report(samples), fit=len(fit))
+    fitted = any(site.choice.basis == "calibration" for site in sites)
+    report = replace(sample_report(bench.samples), fit=len(fit))
     return Report(
         source=bench.name,
         output=None,
@@ -93,7 +93,7 @@ def explain(
         after=bench.size(model),
         applied=tuple(manager.record.applied),
         refused=tuple(manager.record.refused),
-        samples=report if manager.statistics else replace(report, fit=0),
+        samples=report if fitted else replace(report, fit=0),
         plan=_plan(bench, sites) if bench.lossy_steps else None,
         coverage_before=coverage(bench.model, bench.target),
         coverage_after=coverage(model, bench.target),

@@ -89,8 +89,6 @@ class LossySearch:
         bench = self._bench
         with bench.clock.stage("fit"):
             self._sites += collect_sites(bench, self._exact, self._fit)
-            # The options hold what they were fitted to; the moments can take twice the model.
-            self._exact.manager.statistics = {}
         with bench.clock.stage("costs"):
             facts = self._exact.manager.facts(self._exact.model)
             costs = measured(bench, facts, self._sites)

@@ -113,6 +113,7 @@ def _run(bench: Bench, before: Size, output: str | Path | None) -> Result:
         search = LossySearch(bench, exact)
         stage = search.run()
         plan, judged, told = stage.report, search.final, search.tell(told)
+        del search  # with what the options that were not chosen are fitted to
     elif bench.lossy_steps:
         with bench.clock.stage("estimate"):
             rows, basis = estimate(bench, exact)

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 from structopt_onnx.api.refit_fits import KINDS, LAST, Fitting
 from structopt_onnx.calibration.paired import paired_moments
 from structopt_onnx.calibration.paired_rows import paired_rows
+from structopt_onnx.calibration.streaming import grouped
+from structopt_onnx.linalg.moments import MomentsAccumulator
 from structopt_onnx.passes.low_rank.last_factor import LastFactor, last_factor
 from structopt_onnx.report.plan_record import RefitReport, RefitRound
 from structopt_onnx.rewriting.record import RewriteRecord
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 
     from structopt_onnx.api.bench import Bench
     from structopt_onnx.api.exact import ExactStage
-    from structopt_onnx.api.refit_fits import Rows
+    from structopt_onnx.api.refit_fits import Array, Rows
     from structopt_onnx.api.trials import Trial, Trials
     from structopt_onnx.calibration.paired import Pair
     from structopt_onnx.calibration.samples import Samples
@@ -127,23 +129,39 @@ class Refitting:
         facts = manager.facts(model)
         known = [Fitting.of(name, facts.scopes[0], facts) for name in part.weights]
         fittings = [fitting for fitting in known if fitting is not None]
-        moments = paired_moments(
-            model,
-            self._original,
-            self._samples,
-            [f.seen for f in fittings],
-            threads=self._bench.options.threads,
-            libraries=self._bench.options.libraries,
-        )
+        lasts = self._lasts(model, fittings)
         rows = {} if tuple(kinds) == (LAST,) else self._rows(model, fittings)
         for kind in kinds:
             if any(f.allows(kind) for f in fittings):
                 label = part.label(kind)
-                found = [f.planned(kind, label, moments.get(f.seen), rows) for f in fittings]
+                found = [f.planned(kind, label, lasts.get(f.seen), rows) for f in fittings]
                 yield kind, [planned for planned in found if planned is not None]
 
+    def _lasts(
+        self, model: ir.Model, fittings: Sequence[Fitting]
+    ) -> dict[Pair, tuple[Array, Array]]:
+        """Fit last factors alone; moments are gathered in groups within the bound of memory."""
+        by_pair = {f.seen: f for f in fittings}
+        sizes = {
+            pair: MomentsAccumulator.nbytes(sum(f.last.factor().shape))
+            for pair, f in by_pair.items()
+        }
+        return {
+            pair: by_pair[pair].by_moments(moments)
+            for group in grouped(sizes.items(), self._bench.statistics_bytes)
+            for pair, moments in paired_moments(
+                model,
+                self._original,
+                self._samples,
+                group,
+                threads=self._bench.options.threads,
+                libraries=self._bench.options.libraries,
+            )
+        }
+
     def _rows(self, model: ir.Model, fittings: Sequence[Fitting]) -> dict[Pair, Rows]:
-        most = {f.observed: f.most() for f in fittings if f.observed is not None}
+        each = self._bench.statistics_bytes // max(1, len(fittings))
+        most = {f.observed: f.most(each) for f in fittings if f.observed is not None}
         if not most:
             return {}
         return paired_rows(

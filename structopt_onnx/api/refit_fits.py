@@ -118,13 +118,18 @@ class Fitting:
             return Pair(self.pair.first.read, self.last.made)
         return None if self.activation is None else self.seen
 
-    def most(self) -> int:
-        """Return how many observations are needed at most."""
+    def most(self, nbytes: int) -> int:
+        """Return how many observations are needed at most, float32, within a bound of memory."""
         m, n = (self.last.factor() if self.pair is None else self.pair.product()).shape
-        return max(1, int(min(_MOST_NUMBERS / (m + n), _TURN_MACS / (m * n))))
+        numbers = min(_MOST_NUMBERS, nbytes // 4)
+        return max(1, int(min(numbers / (m + n), _TURN_MACS / (m * n))))
 
     def planned(
-        self, kind: str, label: str, moments: Moments | None, rows: Mapping[Pair, Rows]
+        self,
+        kind: str,
+        label: str,
+        last: tuple[Array, Array] | None,
+        rows: Mapping[Pair, Rows],
     ) -> Planned | None:
         """Fit in a way, or in the best one before it that can be; None where none can.
 
@@ -132,25 +137,25 @@ class Fitting:
         ----------
         kind, label
             One of `KINDS`, and the option's label.
-        moments
-            Of `seen`, where they could be had.
+        last
+            What `by_moments` returned, where the moments could be had.
         rows
             Observations of `observed` [N, n + m], where they could be had.
         """
         seen = None if self.observed is None else rows.get(self.observed)
         kinds = KINDS[KINDS.index(kind) :: -1] if kind in KINDS else KINDS[:1]
         for way in (way for way in kinds if self.allows(way)):
-            if way == LAST and moments is not None:
-                return self._by_moments(moments, label)
+            if way == LAST and last is not None:
+                return self._planned(label, (last[0],), last[1])
             if way != LAST and seen is not None:
                 return self._by_rows(seen, label, through=way == THROUGH)
         return None
 
-    def _by_moments(self, moments: Moments, label: str) -> Planned:
+    def by_moments(self, moments: Moments) -> tuple[Array, Array]:
+        """Fit the last factor alone to moments of `seen`; return it and the bias."""
         old = self.last.factor()
         ridge = ridge_for(moments.count / old.shape[1])
-        found, bias = refitted(old, self.last.bias, moments, ridge=ridge, free=self.free)
-        return self._planned(label, (found,), bias)
+        return refitted(old, self.last.bias, moments, ridge=ridge, free=self.free)
 
     def _by_rows(self, rows: Rows, label: str, *, through: bool) -> Planned | None:
         old, bias, rank = self.last.factor(), self.last.bias, None

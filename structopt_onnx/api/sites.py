@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from structopt_onnx.calibration.statistics import gather
+from structopt_onnx.calibration.streaming import StreamedMoments
 from structopt_onnx.report.plan_record import OptionReport, SiteReport
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from structopt_onnx.api.bench import Bench
     from structopt_onnx.api.exact import ExactStage
     from structopt_onnx.calibration.samples import Samples
@@ -21,8 +24,6 @@ if TYPE_CHECKING:
 _RANK_DEFICIENT = 1e-12
 # A probe that shows no error at all still counts as this much, so that it can be scaled.
 _LEAST_ERROR = 1e-9
-# Memory for the covariances gathered in one pass over the samples.
-_STATISTICS_BYTES = 512 * 2**20
 
 
 @dataclass
@@ -188,32 +189,37 @@ def collect_sites(bench: Bench, exact: ExactStage, fit: Samples) -> list[Site]:
     Without the user's samples, and unless made-up ones are allowed, nothing is gathered and
     only cuts of what is numerically zero are on offer.
     """
-    manager = exact.manager
-    if not bench.blind:
-        bench.progress("statistics")
-        gather_statistics(bench, exact, fit)
-    return [
-        Site(step, choice, exact_only=bench.blind)
-        for step in bench.lossy_steps
-        for choice in manager.choices(exact.model, step)
-    ]
+    with nullcontext() if bench.blind else statistics_of(bench, exact, fit):
+        return [
+            Site(step, choice, exact_only=bench.blind)
+            for step in bench.lossy_steps
+            for choice in exact.manager.choices(exact.model, step)
+        ]
 
 
-def gather_statistics(bench: Bench, exact: ExactStage, samples: Samples) -> bool:
-    """Give the exact stage's manager what the lossy passes want to know; tell if it is anything."""
+@contextmanager
+def statistics_of(bench: Bench, exact: ExactStage, samples: Samples) -> Iterator[bool]:
+    """Let the exact stage's manager gather what lossy passes ask for; yield whether it is anything.
+
+    The options that passes offer hold what they were fitted to, and the moments are let go.
+    """
+    bench.progress("statistics")
     facts = exact.manager.facts(exact.model)
-    wanted = {
+    wanted = dict.fromkeys(
         statistic
         for step in bench.lossy_steps
         for scope in facts.scopes
         for statistic in step.needs(scope, facts)
-    }
-    exact.manager.statistics = gather(
+    )
+    exact.manager.statistics = StreamedMoments(
         exact.model,
         samples,
-        sorted(wanted, key=repr),
+        wanted,
+        max_bytes=bench.statistics_bytes,
         threads=bench.options.threads,
         libraries=bench.options.libraries,
-        max_bytes=bench.options.max_memory or _STATISTICS_BYTES,
     )
-    return bool(exact.manager.statistics)
+    try:
+        yield bool(wanted)
+    finally:
+        exact.manager.statistics = {}

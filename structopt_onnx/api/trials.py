@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from structopt_onnx.api.judge import Judge
+from structopt_onnx.model.tensors import let_go
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -117,6 +118,7 @@ class Trials:
             site.why = "refused: " + _last_refusal(plan)
             return
         site.probe(k, self._judge_alone.error(plan.model))
+        let_go(plan.model)
         mildest = site.mildest(objective)
         if not math.isfinite(site.probes[k]) and mildest not in (k, None):
             self.alone(site, mildest)

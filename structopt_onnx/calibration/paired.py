@@ -45,8 +45,10 @@ def paired_moments(
     *,
     threads: int = 1,
     libraries: Sequence[Path] = (),
-) -> dict[Pair, Moments]:
+) -> Iterator[tuple[Pair, Moments]]:
     """Run both models on every sample and pool what the pairs show, side by side.
+
+    Everything is observed before the first yield; what was yielded is not held any longer.
 
     Parameters
     ----------
@@ -60,10 +62,12 @@ def paired_moments(
     threads, libraries
         Of the sessions.
 
-    Returns
-    -------
-    dict
-        Moments of [features of `read`, features of `made`], float64.
+    Yields
+    ------
+    Pair
+        As given, in order.
+    Moments
+        Of [features of `read`, features of `made`], float64.
     """
     held: dict[Pair, MomentsAccumulator] = {}
     for pair, rows in side_by_side(
@@ -73,7 +77,9 @@ def paired_moments(
             held.pop(pair, None)
         elif len(rows):
             held.setdefault(pair, MomentsAccumulator(rows.shape[1])).update(rows)
-    return {pair: held[pair].moments() for pair in pairs if pair in held}
+    for pair in pairs:
+        if pair in held:
+            yield pair, held.pop(pair).moments()
 
 
 def side_by_side(

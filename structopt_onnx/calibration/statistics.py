@@ -11,7 +11,7 @@ from structopt_onnx.linalg.moments import Moments, MomentsAccumulator
 from structopt_onnx.runtime.session import Session
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Sequence
+    from collections.abc import Collection, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
@@ -19,10 +19,6 @@ if TYPE_CHECKING:
 
     from structopt_onnx.calibration.samples import Samples
     from structopt_onnx.model.statistic import Statistic
-
-    Progress = Callable[[int, int], object]
-
-_DEFAULT_MAX_BYTES = 512 * 2**20
 
 
 def gather(
@@ -32,38 +28,11 @@ def gather(
     *,
     threads: int = 1,
     libraries: Sequence[Path] = (),
-    max_bytes: int = _DEFAULT_MAX_BYTES,
-    progress: Progress | None = None,
 ) -> dict[Statistic, Moments]:
-    """Gather `stream_moments` into one mapping; the parameters are the same."""
-    return dict(
-        stream_moments(
-            model,
-            samples,
-            statistics,
-            threads=threads,
-            libraries=libraries,
-            max_bytes=max_bytes,
-            progress=progress,
-        )
-    )
+    """Run a model over samples and return the moments of chosen activations.
 
-
-def stream_moments(
-    model: ir.Model,
-    samples: Samples,
-    statistics: Collection[Statistic],
-    *,
-    threads: int = 1,
-    libraries: Sequence[Path] = (),
-    max_bytes: int = _DEFAULT_MAX_BYTES,
-    progress: Progress | None = None,
-) -> Iterator[tuple[Statistic, Moments]]:
-    """Run a model over samples and yield the moments of chosen activations.
-
-    One pass over the samples serves as many statistics as fit into `max_bytes` together; more
-    take more passes. Memory is bounded by that, by one sample's activations and by the moments
-    the caller keeps, whatever the number of samples. Sums are in float64 for every dtype.
+    Memory is that of all the moments, twice for the largest, and one sample's activations,
+    whatever the number of samples. Sums are in float64 for every dtype.
 
     Parameters
     ----------
@@ -78,10 +47,6 @@ def stream_moments(
         Threads of the runtime.
     libraries
         Custom operator libraries.
-    max_bytes
-        Bound on accumulators held at once; a single larger one gets a pass of its own.
-    progress
-        Called after each run with the runs done and the runs planned.
 
     Raises
     ------
@@ -91,28 +56,31 @@ def stream_moments(
     """
     wanted = list(dict.fromkeys(statistics))
     if not wanted or not len(samples):
-        return
-    values = _main_values(model)
-    for name in (name for statistic in wanted for name in statistic.reads()):
-        if name not in values:
-            raise _not_in_main_graph(name)
+        return {}
     observer = _Observer(model, samples, wanted, threads=threads, libraries=libraries)
-    # Sizes decide how many fit together, and only a run is sure to know them.
-    groups = _groups(wanted, observer.sizes(), max_bytes)
-    planned = len(groups) * len(samples)
-    done = 0
-    for group in groups:
-        if group != wanted:
-            observer = _Observer(model, samples, group, threads=threads, libraries=libraries)
-        for number in range(len(samples)):
-            observer.observe(number)
-            done += 1
-            if progress is not None:
-                progress(done, planned)
-        for statistic in group:
-            accumulator = observer.accumulators.pop(statistic, None)
-            if accumulator is not None:
-                yield statistic, accumulator.moments()
+    for number in range(len(samples)):
+        observer.observe(number)
+    accumulators = observer.accumulators
+    del observer  # its session
+    return {s: accumulators.pop(s).moments() for s in wanted if s in accumulators}
+
+
+def feature_sizes(
+    model: ir.Model,
+    samples: Samples,
+    statistics: Collection[Statistic],
+    *,
+    libraries: Sequence[Path] = (),
+) -> dict[Statistic, int]:
+    """Return the number of features of each statistic as the first sample shows them.
+
+    Only a run is sure to know; what it does not show is left out. Parameters and errors are those
+    of `gather`.
+    """
+    wanted = list(dict.fromkeys(statistics))
+    if not wanted or not len(samples):
+        return {}
+    return _Observer(model, samples, wanted, threads=1, libraries=libraries).sizes()
 
 
 class _Observer:
@@ -127,6 +95,10 @@ class _Observer:
         threads: int,
         libraries: Sequence[Path],
     ) -> None:
+        values = _main_values(model)
+        for name in (name for statistic in statistics for name in statistic.reads()):
+            if name not in values:
+                raise _not_in_main_graph(name)
         fed = {value.name for value in model.graph.inputs}
         names = dict.fromkeys(n for s in statistics for n in s.reads() if n not in fed)
         # Where only inputs are observed nothing needs to run.
@@ -195,22 +167,6 @@ def _is_finite(array: object, where: str) -> bool:
 
 def _has_axis(array: object, axis: int) -> TypeGuard[npt.NDArray[Any]]:
     return isinstance(array, np.ndarray) and -array.ndim <= axis < array.ndim
-
-
-def _groups(
-    wanted: Sequence[Statistic], sizes: dict[Statistic, int], max_bytes: int
-) -> list[list[Statistic]]:
-    """Fill groups in order, so that statistics of neighbouring tensors share a pass."""
-    groups: list[list[Statistic]] = []
-    held = 0
-    for statistic in wanted:
-        needed = MomentsAccumulator.nbytes(sizes.get(statistic, 0))
-        if not groups or held + needed > max_bytes:
-            groups.append([])
-            held = 0
-        groups[-1].append(statistic)
-        held += needed
-    return groups
 
 
 def _main_values(model: ir.Model) -> dict[str, ir.Value]:

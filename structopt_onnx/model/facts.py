@@ -50,7 +50,7 @@ class Facts:
     ) -> None:
         self.model = model
         self.shapes = shapes or {}
-        self.statistics = statistics or {}
+        self.statistics = {} if statistics is None else statistics
         self.workers = workers or Workers()
         self.scopes: tuple[Scope, ...] = scopes(model)
         self._inferred = Inferred(self.scopes, self.tensor)

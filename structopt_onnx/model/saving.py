@@ -28,7 +28,7 @@ from structopt_onnx.model.encoding import (
 from structopt_onnx.model.external import DataFolder
 from structopt_onnx.model.loading import read_proto, to_ir
 from structopt_onnx.model.protos import check_structure, one_line
-from structopt_onnx.model.tensors import replace_tensors
+from structopt_onnx.model.tensors import let_go, replace_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -218,7 +218,7 @@ def _check_written(temporary: Path, target: Path) -> None:
     name = f"{target} (as it would be written)"
     proto = read_proto(temporary, name)
     check_structure(proto, name)  # with its sparse tensors, which are dense once loaded
-    to_ir(proto, DataFolder(name, temporary.parent))
+    let_go(to_ir(proto, DataFolder(name, temporary.parent)))
 
 
 def _temporary(real: Path, suffix: str) -> Path:

@@ -100,6 +100,17 @@ def _replace_in_attribute(
             attributes[name] = ir.AttrTensors(name, tensors, doc_string=doc_string)
 
 
+def let_go(model: ir.Model) -> None:
+    """Drop the weights of a model that is used no more.
+
+    The IR's objects are in cycles: without this the weights stay until Python's collector comes
+    by, which takes as long as few objects are made, however large they are.
+    """
+    for graph, _ in graphs(model):
+        for value in graph.initializers.values():
+            value.const_value = None
+
+
 def is_constant(node: ir.Node) -> bool:
     """Whether a node is the standard's Constant."""
     return node.op_type == "Constant" and node.domain == ""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from structopt_onnx.errors import InternalError, StructoptError
+from structopt_onnx.errors import InternalError, ModelError, StructoptError
 from structopt_onnx.linalg.workers import Workers
 from structopt_onnx.model.facts import Facts
 from structopt_onnx.model.patch import Names, Patch
@@ -247,6 +247,8 @@ class PassManager:
     def _guard(step: Step, call: Callable[[], T]) -> T:
         try:
             return call()
+        except ModelError:
+            raise  # of the samples: they are run when a pass asks for statistics
         except StructoptError as error:
             raise InternalError(f"{step.name}: {error}") from error
         except Exception as error:

@@ -11,6 +11,7 @@ import onnx_ir as ir
 from structopt_onnx.errors import DataError, ModelError
 from structopt_onnx.model.exactness import Exactness
 from structopt_onnx.model.loading import load
+from structopt_onnx.model.tensors import let_go
 from structopt_onnx.runtime.session import Session
 from structopt_onnx.validation.compare import Validation, compare, output_errors
 from structopt_onnx.validation.interface import Interface
@@ -113,10 +114,8 @@ def validate_models(
     """
     if not len(samples):
         raise DataError("there are no samples, so nothing was compared")
-    declared = _declared(reference)
-    interface = Interface.of(declared).differences(Interface.of(_declared(candidate)))
-    arithmetic = arithmetic_dtype(declared)
-    del declared
+    promised, arithmetic = _declared(reference)
+    interface = promised.differences(_declared(candidate)[0])
 
     def session(model: Path | bytes | ir.Model, *, optimize: bool) -> Session:
         return Session(model, optimize=optimize, threads=threads, libraries=libraries)
@@ -149,5 +148,11 @@ def validate_models(
     return ModelValidation(interface, exact, check(fused, promise, optimized=True), noise)
 
 
-def _declared(model: Path | bytes | ir.Model) -> ir.Model:
-    return model if isinstance(model, ir.Model) else load(model)
+def _declared(model: Path | bytes | ir.Model) -> tuple[Interface, str | None]:
+    """Return the interface and the narrowest float format of a model; its weights are let go."""
+    if isinstance(model, ir.Model):
+        return Interface.of(model), arithmetic_dtype(model)
+    loaded = load(model)
+    declared = Interface.of(loaded), arithmetic_dtype(loaded)
+    let_go(loaded)
+    return declared

@@ -5,9 +5,8 @@ import onnx_ir as ir
 import pytest
 
 from structopt_onnx.calibration.samples import load_samples
-from structopt_onnx.calibration.statistics import gather, stream_moments
+from structopt_onnx.calibration.statistics import feature_sizes, gather
 from structopt_onnx.errors import DataError
-from structopt_onnx.linalg.moments import MomentsAccumulator
 from structopt_onnx.model.statistic import (
     PatchStatistic,
     PatchTargetStatistic,
@@ -47,19 +46,18 @@ def samples_for(model, data):
     return load_samples(data, Session(model).inputs)
 
 
-def gathered(model, data, *statistics, **options):
-    return gather(model, samples_for(model, data), statistics, **options)
+def gathered(model, data, *statistics):
+    return gather(model, samples_for(model, data), statistics)
 
 
 def cov(rows):
     return np.cov(rows, rowvar=False, ddof=0)
 
 
-def test_moments_of_inputs_inner_values_and_outputs_in_one_pass():
+def test_moments_of_inputs_inner_values_and_outputs():
     wanted = [Statistic((name,), -1) for name in ("x", "h", "y")]
-    runs = []
-    found = gathered(mlp(), {"x": X}, *wanted, progress=lambda *p: runs.append(p))
-    assert runs == [(k + 1, 30) for k in range(30)]
+    found = gathered(mlp(), {"x": X}, *wanted)
+    assert list(found) == wanted
     for statistic, rows in zip(wanted, (X.astype(np.float64), H, -H), strict=True):
         assert found[statistic].count == 30
         np.testing.assert_allclose(found[statistic].mean, rows.mean(axis=0), atol=1e-5)
@@ -115,50 +113,13 @@ def test_half_precision_accumulates_in_double_precision():
     np.testing.assert_allclose(found.covariance, 256.0)
 
 
-def test_groups_keep_within_the_bound_and_change_nothing():
-    wanted = [Statistic((name,), -1) for name in ("x", "m", "h", "y")]
-    whole = gathered(mlp(), {"x": X}, *wanted)
-    runs = []
-    small = gathered(mlp(), {"x": X}, *wanted, max_bytes=1, progress=lambda *p: runs.append(p))
-    assert runs[-1] == (120, 120)
-    pair = MomentsAccumulator.nbytes(4) + MomentsAccumulator.nbytes(3)
-    paired = gathered(mlp(), {"x": X}, *wanted, max_bytes=pair, progress=lambda *p: runs.append(p))
-    assert runs[-1] == (60, 60)
-    assert list(small) == list(paired) == list(whole) == wanted
-    for statistic in wanted:
-        np.testing.assert_array_equal(small[statistic].covariance, whole[statistic].covariance)
-        np.testing.assert_array_equal(paired[statistic].covariance, whole[statistic].covariance)
-
-
-def test_undeclared_sizes_are_observed_before_grouping():
+def test_sizes_that_are_not_declared_are_observed():
     model = mlp()
     for node in model.graph:
         node.outputs[0].shape = None
-    runs = []
-    wanted = [Statistic((name,), 1) for name in ("m", "h")]
-    found = gathered(
-        model,
-        {"x": X},
-        *wanted,
-        max_bytes=MomentsAccumulator.nbytes(3),
-        progress=lambda *p: runs.append(p),
-    )
-    assert runs[-1] == (60, 60)
-    assert found[wanted[1]].covariance.shape == (3, 3)
-
-
-def test_a_stream_yields_group_by_group():
-    samples = samples_for(mlp(), {"x": X})
-    runs = []
-    stream = stream_moments(
-        mlp(),
-        samples,
-        [Statistic((name,), -1) for name in ("h", "y")],
-        max_bytes=1,
-        progress=lambda *p: runs.append(p),
-    )
-    next(stream)
-    assert runs[-1] == (30, 60)
+    wanted = [Statistic(("x",), -1), Statistic(("m",), 1), Statistic(("h",), 5)]
+    found = feature_sizes(model, samples_for(model, {"x": X}), wanted)
+    assert found == {wanted[0]: 4, wanted[1]: 3}
 
 
 def test_values_that_are_not_finite_have_no_moments_and_cost_only_their_own():
