@@ -67,7 +67,8 @@ class OptimizeOptions:
     time_limit
         Seconds after which no more probes and plans are tried; what is found by then is kept.
     max_memory
-        Bytes that statistics may take.
+        Bytes that moments of activations may take at once; less takes more passes over the samples.
+        None is 256 MiB, or half of the weights' bytes where that is more.
     libraries
         Shared libraries with custom operators.
     allow_synthetic

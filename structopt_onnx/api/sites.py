@@ -211,7 +211,7 @@ def statistics_of(bench: Bench, exact: ExactStage, samples: Samples) -> Iterator
         for scope in facts.scopes
         for statistic in step.needs(scope, facts)
     )
-    exact.manager.statistics = StreamedMoments(
+    exact.manager.statistics = moments = StreamedMoments(
         exact.model,
         samples,
         wanted,
@@ -223,3 +223,4 @@ def statistics_of(bench: Bench, exact: ExactStage, samples: Samples) -> Iterator
         yield bool(wanted)
     finally:
         exact.manager.statistics = {}
+        moments.forget()  # the facts that passes were given are in a cycle with it

@@ -95,6 +95,11 @@ class StreamedMoments(Mapping["Statistic", "Moments"]):
             self._held.move_to_end(number)
             return self._held[number][statistic]
 
+    def forget(self) -> None:
+        """Let go of all moments; whoever asks again causes another pass."""
+        with self._lock:
+            self._held.clear()
+
     def __iter__(self) -> Iterator[Statistic]:
         """Iterate over what may be asked for, in groups."""
         return iter(self._numbers)

@@ -216,7 +216,8 @@ MaxMemory = Annotated[
         "--max-memory",
         metavar="SIZE",
         parser=memory,
-        help="Memory that statistics of activations may take (such as 512M or 4G).",
+        help="Memory that moments of activations may take at once (such as 512M or 4G); less "
+        "takes more passes over the samples.",
     ),
 ]
 Libraries = Annotated[

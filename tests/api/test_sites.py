@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import math
+import weakref
 
 import pytest
 
 import structopt_onnx as so
-from structopt_onnx.api import trials
+from structopt_onnx.api import sites, trials
 from structopt_onnx.api.sites import Site
+from structopt_onnx.calibration.streaming import StreamedMoments
 from structopt_onnx.rewriting.cost import Cost
 from structopt_onnx.rewriting.passes import Choice, Option
 
@@ -69,3 +71,30 @@ def test_sites_of_a_slow_model_are_probed_on_few_samples(models, calibration, mo
     assert few == again
     assert few.probed_on == 8
     assert 0 < few.final_error <= 0.1
+
+
+def test_nothing_fitted_to_is_held_once_options_are_built(models, calibration, monkeypatch):
+    seen, forgotten = [], []
+
+    class Watched(StreamedMoments):
+        def __getitem__(self, statistic):
+            moments = super().__getitem__(statistic)
+            seen.append((statistic, weakref.ref(moments.covariance)))
+            return moments
+
+        def forget(self):
+            super().forget()
+            forgotten.append([s for s, covariance in seen if covariance() is not None])
+
+    monkeypatch.setattr(sites, "StreamedMoments", Watched)
+    source = models / "digits_mlp.onnx"
+    options = {"max_error": 0.1, "benchmark": False, "cost_seconds": 0}
+
+    def plan(**more):
+        found = so.optimize(source, calibration=calibration, **options, **more)
+        return found.report.plan
+
+    whole = plan()
+    assert len({statistic for statistic, _ in seen}) > 1
+    assert plan(max_memory=1) == whole  # one at a time, and the same plan
+    assert forgotten == [[], []]

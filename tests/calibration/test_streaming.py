@@ -107,6 +107,15 @@ def test_what_is_not_in_the_model_is_said_at_once(model, samples):
         StreamedMoments(model, samples, [Statistic(("absent",), -1)], max_bytes=ONE)
 
 
+def test_forgotten_moments_are_gathered_again(model, samples, passes):
+    streamed = StreamedMoments(model, samples, WANTED, max_bytes=LAYERS * ONE)
+    held = weakref.ref(streamed[WANTED[0]].covariance)
+    streamed.forget()
+    assert held() is None
+    assert streamed[WANTED[0]].count == 20
+    assert len(passes) == 2
+
+
 def test_threads_that_ask_at_once_cause_one_pass(model, samples, passes):
     streamed = StreamedMoments(model, samples, WANTED, max_bytes=LAYERS * ONE)
     barrier = Barrier(4)
