@@ -113,6 +113,9 @@ class _Bisection:
 def for_cost(bench: Bench, trials: Trials, keep: Keep, exact: Cost) -> tuple[Trial | None, str]:
     """Find the plan of least measured error that comes down to a cost; say why there is none.
 
+    Plans rest on errors that add up. Where much is cut they hardly do, so the even cut is measured
+    beside the planned ones.
+
     Parameters
     ----------
     bench, trials
@@ -144,6 +147,11 @@ def for_cost(bench: Bench, trials: Trials, keep: Keep, exact: Cost) -> tuple[Tri
         elif best is None or trial.measured.error < best.measured.error:
             best = trial
         trials.reprobe(trial)
+    even = trials.planning.choose_evenly(missing)
+    if best is not None and even is not None and not (trials.over() or trials.tried(even)):
+        trial = trials.of(even)
+        fits = bench.cost(trials.plan(trial).model).of(objective) <= allowed
+        best = trial if fits and trial.measured.error < best.measured.error else best
     if best is not None:
         return best, ""
     if trials.over():

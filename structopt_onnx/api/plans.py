@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -91,6 +92,44 @@ class Planning:
         groups, items = self._items()
         found = cover(items, saving)
         return None if found is None else self._chosen(groups, found)
+
+    def choose_evenly(self, saving: float) -> Chosen | None:
+        """Return the choice that saves so much by the same share of what each group could save.
+
+        It does not rest on errors that add up, as they hardly do where they are large.
+        """
+        groups, items = self._items()
+        offered = [
+            {k: i for k, i in enumerate(group) if math.isfinite(i.weight)} for group in items
+        ]
+        most = [max((-i.value for i in group.values()), default=0.0) for group in offered]
+
+        def evenly(share: float) -> list[int | None]:
+            return [
+                min(
+                    (k for k, i in group.items() if -i.value >= share * largest),
+                    key=lambda k: group[k].weight,
+                    default=None,
+                )
+                for group, largest in zip(offered, most, strict=True)
+            ]
+
+        def saved(found: Sequence[int | None]) -> float:
+            return sum(
+                -group[k].value for group, k in zip(offered, found, strict=True) if k is not None
+            )
+
+        # Shares at which some option is just enough: between them nothing changes.
+        shares = sorted(
+            {
+                -i.value / largest
+                for group, largest in zip(offered, most, strict=True)
+                for i in group.values()
+                if largest > 0
+            }
+        )
+        enough = bisect_left(shares, saving, key=lambda share: saved(evenly(share)))
+        return None if enough == len(shares) else self._chosen(groups, evenly(shares[enough]))
 
     def most_saving(self) -> float:
         """Return what the options on offer could save at most."""
