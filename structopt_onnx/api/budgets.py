@@ -132,10 +132,12 @@ def for_cost(bench: Bench, trials: Trials, keep: Keep, exact: Cost) -> tuple[Tri
         return None, "exact rewrites alone come down to it"
     missing = now - allowed
     best: Trial | None = None
+    looked: set[Chosen] = set()
     for _ in range(_MOST_ROUNDS):
         chosen = trials.planning.choose_saving(missing)
-        if chosen is None or trials.over() or trials.tried(chosen):
+        if chosen is None or trials.over() or chosen in looked:
             break
+        looked.add(chosen)
         trial = trials.of(chosen)
         if not math.isfinite(trial.measured.error):
             trials.reprobe(trial)  # which of its options is it that can't be run?
@@ -148,7 +150,7 @@ def for_cost(bench: Bench, trials: Trials, keep: Keep, exact: Cost) -> tuple[Tri
             best = trial
         trials.reprobe(trial)
     even = trials.planning.choose_evenly(missing)
-    if best is not None and even is not None and not (trials.over() or trials.tried(even)):
+    if best is not None and even is not None and not (trials.over() or even in looked):
         trial = trials.of(even)
         fits = bench.cost(trials.plan(trial).model).of(objective) <= allowed
         best = trial if fits and trial.measured.error < best.measured.error else best

@@ -55,9 +55,6 @@ class Fake:
     def over(self):
         return False
 
-    def tried(self, chosen):
-        return chosen in self.looked
-
     def of(self, chosen):
         self.looked.append(chosen)
         return Trial(chosen, Measured(self.errors.get(chosen, 1.0)), 0.0)
@@ -81,6 +78,12 @@ def test_an_even_cut_takes_the_same_share_of_every_group(planning):
 def test_an_even_cut_takes_the_better_of_two_ways_to_rewrite_a_weight(planning):
     planning.sites[0] = layer("b", 0.005)
     assert planning.choose_evenly(80) == (1, None, 1)
+
+
+def test_a_plan_measured_for_another_share_is_taken_as_it_is(bench, planning):
+    trials = Fake(planning, {EVEN: 0.4, UNEVEN: 0.3})
+    found = [for_cost(bench, trials, Keep("parameters", 0.6), Cost(300))[0] for _ in range(2)]
+    assert [trial.chosen for trial in found] == [UNEVEN, UNEVEN]
 
 
 @pytest.mark.parametrize(("even", "best"), [(0.2, EVEN), (0.4, UNEVEN)])

@@ -193,3 +193,22 @@ def test_layers_chosen_by_name_are_refitted_too():
     assert {w for s in report.plan.sites if s.chosen for w in s.weights}.isdisjoint({"w0"})
     assert report.plan.refit.kept > 0
     assert all(entry.step != "refit" for entry in report.refused)
+
+
+def test_one_factor_at_a_time_is_fitted_to_the_same(monkeypatch):
+    passes = []
+    observed = refit.paired_moments
+
+    def counted(first, second, samples, pairs, **options):
+        passes.append(len(pairs))
+        return observed(first, second, samples, pairs, **options)
+
+    monkeypatch.setattr(refit, "paired_moments", counted)
+    monkeypatch.setattr(refit, "_MOST_ROUNDS", 1)
+    whole = cut()
+    (together,) = passes
+    assert together > 1
+    bounded = cut(max_memory=1)
+    assert passes[1:] == [1] * together
+    for name, array in weights(whole).items():
+        np.testing.assert_array_equal(weights(bounded)[name], array, err_msg=name)
