@@ -116,6 +116,25 @@ def test_a_first_step_that_was_folded(cell: str):
     check(module, model, {cell.removesuffix("Cell"): 1})
 
 
+@pytest.mark.parametrize("both", [False, True], ids=["forward", "both"])
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("cell", ["LSTMCell", "GRUCell", "RNNCell"])
+def test_two_steps_of_which_the_first_was_folded(cell: str, layers: int, both: bool):
+    module = Loop(cell, layers=layers, both=both)
+    model = exported(module, 2, dynamo=True, static=True)
+    recurrent = [n for n in model.graph.node if any("weight_hh" in name for name in n.input)]
+    assert len(recurrent) == layers * (1 + both)  # one product is left of two steps
+    check(module, model, {cell.removesuffix("Cell"): layers})
+
+
+@pytest.mark.parametrize("static", [False, True], ids=["any", "static"])
+@pytest.mark.parametrize("cell", ["LSTMCell", "GRUCell", "RNNCell"])
+def test_two_steps_of_two_layers_of_two_directions(cell: str, static: bool):
+    module = Loop(cell, layers=2, both=True)
+    model = exported(module, 2, dynamo=False, static=static)
+    check(module, model, {cell.removesuffix("Cell"): 2})
+
+
 def test_a_loop_of_many_steps_with_relu():
     module = Loop("RNNCell", nonlinearity="relu")
     check(module, exported(module, 200, dynamo=False), {"RNN": 1})

@@ -44,11 +44,11 @@ class Order:
 
     def __init__(self, graph: ir.Graph) -> None:
         self.nodes = tuple(graph)
-        self._position = _numbered(self.nodes)
+        self.position = _numbered(self.nodes)
 
     def behind(self, nodes: Iterable[ir.Node]) -> tuple[ir.Node, ...]:
         """Return everything from the first of some nodes on."""
-        return self.nodes[min(self._position[node] for node in nodes) :]
+        return self.nodes[min(self.position[node] for node in nodes) :]
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,18 +112,24 @@ class Chain:
 
 @dataclass(frozen=True, eq=False)
 class Products:
-    """Products with one weight.
+    """Products by their weights.
 
     Parameters
     ----------
     chains
-        Those that follow each other.
+        Those with one weight that follow each other.
     apart
-        Those of which none depends on another.
+        Those with one weight of which none depends on another.
+    alone
+        Those of rows whose weight no other has.
+    order
+        The graph's nodes in order.
     """
 
     chains: tuple[Chain, ...]
     apart: tuple[tuple[ir.Node, ...], ...]
+    alone: tuple[ir.Node, ...]
+    order: Order
 
 
 def products(graph: ir.Graph, facts: Facts) -> Products:
@@ -131,6 +137,7 @@ def products(graph: ir.Graph, facts: Facts) -> Products:
     order = Order(graph)
     found: list[Chain] = []
     apart: list[tuple[ir.Node, ...]] = []
+    alone: list[ir.Node] = []
     for (_, state, _), members in _groups(order.nodes, facts).items():
         if len(members) > 1:
             joins, marks = members[0].op_type == "Concat", _numbered(members)
@@ -141,7 +148,9 @@ def products(graph: ir.Graph, facts: Facts) -> Products:
                 found.append(chain.anchored(entering, facts))
             elif state == 0 and _are_apart(members, order.behind(marks)):
                 apart.append(tuple(members))
-    return Products(tuple(found), tuple(apart))
+        elif state == 0 and members[0].op_type in {"Gemm", "MatMul"}:
+            alone += members
+    return Products(tuple(found), tuple(apart), tuple(alone), order)
 
 
 def _numbered(members: Sequence[ir.Node]) -> dict[ir.Node, int]:

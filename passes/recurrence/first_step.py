@@ -21,12 +21,11 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
-    from structopt_onnx.model.facts import Facts
     from structopt_onnx.passes.recurrence.forms import Algebra, Atom, Form, Monomial
     from structopt_onnx.passes.recurrence.fused import Fused
     from structopt_onnx.passes.recurrence.rules import Row
-    from structopt_onnx.passes.recurrence.sizes import Sizes
 
+_Place = tuple["ir.Value", int | None, int | None]
 _MATRIX = 2
 _TOLERANCE = 1e-6  # folding rounds to float32
 
@@ -47,9 +46,7 @@ class FirstStep:
     inputs: Mapping[ir.Value, ir.Value]
 
 
-def with_first_step(
-    fused: Fused, following: Mapping[ir.Value, Form], facts: Facts, sizes: Sizes
-) -> Fused:
+def with_first_step(fused: Fused, following: Mapping[ir.Value, Form]) -> Fused:
     """Return the recurrence with the step that an exporter folded, where there is one.
 
     Parameters
@@ -58,16 +55,14 @@ def with_first_step(
         The recurrence without it.
     following
         State of the first slice to its form in the next step.
-    facts, sizes
-        Know constants and dimensions.
     """
-    before = _Before(fused, facts, sizes)
+    before = _Before(fused)
     found, algebra = fused.found, fused.algebra.algebra
     zero = frozenset(found.states)
     for state, form in following.items():
         value = found.first(state)
         node = value.producer()
-        if node is None or facts.tensor(value) is not None:
+        if node is None or before.facts.tensor(value) is not None:
             return fused
         try:
             row = before.row(value)
@@ -84,26 +79,33 @@ def with_first_step(
 class _Before(SliceAlgebra):
     """Forms of what enters the first slice, in terms of the slice's own inputs."""
 
-    def __init__(self, fused: Fused, facts: Facts, sizes: Sizes) -> None:
-        super().__init__(fused.found, facts, sizes)
+    def __init__(self, fused: Fused) -> None:
+        super().__init__(fused.found, fused.algebra.facts, fused.algebra.sizes)
         self._states = frozenset()  # what a state is before the first slice is the question
         self.algebra = fused.algebra.algebra
         self.inputs_read: dict[ir.Value, ir.Value] = {}
         self._later = frozenset(inputs(fused.cell))
-        self._wanted = {}
+        self._wanted: dict[_Place, ir.Value] = {}
+        self._read: dict[ir.Value, _Place] = {}
         for value in inputs(fused.cell):
             known = fused.algebra.reading(value)
             if known is not None:
-                step = known.indices[1] - known.indices[0]
-                place = known.source, known.axis, known.indices[0] - step
-                self._wanted[place] = value
+                first, *later = known.indices
+                # After a single step the one before may have read any entry.
+                index = 2 * first - later[0] if later else None
+                self._wanted[known.source, known.axis, index] = value
 
     def _evaluate(self, value: ir.Value) -> Row:
         found = entry(value, self.sizes)
-        stands_for = None if found is None else self._wanted.get(found[:3])
-        if stands_for is not None:
-            self.inputs_read[stands_for] = value
-            return self._opaque(stands_for)
+        if found is not None:
+            source, axis, index, _ = found
+            wanted = self._wanted.get((source, axis, None))
+            stands_for = self._wanted.get((source, axis, index), wanted)
+            if stands_for is not None:
+                if self._read.setdefault(stands_for, found[:3]) != found[:3]:
+                    raise NoForm(value.name)  # two entries where a step reads one
+                self.inputs_read[stands_for] = value
+                return self._opaque(stands_for)
         if value in self._later:
             raise NoForm(value.name)  # what the first slice reads is not what this step should
         return super()._evaluate(value)

@@ -61,6 +61,12 @@ class Fused:
         """Whether each input is read off one tensor by all steps."""
         return all(self.algebra.reading(value) is not None for value in inputs(self.cell))
 
+    def is_single(self) -> bool:
+        """Whether the cell reads an input, in the precision that runtimes compute it in."""
+        tensors = (self.algebra.facts.tensor(v) for n in self.found.nodes for v in n.inputs)
+        kinds = {t.dtype.name for t in tensors if t is not None and t.dtype.is_floating_point()}
+        return kinds == {"FLOAT"} and any(gate.inputs for gate in self.cell.gates)
+
     def _reading(self, value: ir.Value, sizes: Sizes) -> Reading | None:
         if self.before is None:
             return self.algebra.reading(value)

@@ -5,7 +5,9 @@ What it does
     states that cross from slice to slice and what each reads for itself. Where the algebra of a
     slice is a cell of ONNX's RNN, GRU or LSTM, all slices become that operator; otherwise they
     become a Scan. What steps do without feeding a state (an output layer, an input layer) is
-    done once for the rows of all steps. Two directions over one input become one operator.
+    done once for the rows of all steps. Two directions over one input become one operator. A
+    first step that an exporter folded for its state of zero counts, also where it leaves only
+    one more.
 
 Why
     Thousands of nodes take long to load and, one by one, to run; the fused operators are the
@@ -80,11 +82,11 @@ class RerollRecurrence(Pass):
             return
         found = products(scope.graph, facts)
         operators = any(n.op_type in {"RNN", "GRU", "LSTM"} for n in scope.graph)
-        if not found.chains and not found.apart and not operators:
+        if not (found.chains or found.apart or found.alone or operators):
             return
         sizes = Sizes(scope.graph, facts)
         yield from pairs(scope, facts, sizes)
-        recurrences = survey(found.chains, scope.graph, facts, sizes)
+        recurrences = survey(found, facts, sizes)
         fused = [r.fused for r in recurrences if r.fused is not None]
         ready = [f.patch(scope, facts, sizes) for f in fused if f.readable()]
         if any(isinstance(p, Patch) for p in ready):

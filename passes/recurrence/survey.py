@@ -11,18 +11,18 @@ from structopt_onnx.passes.recurrence.cells import cell, is_projected
 from structopt_onnx.passes.recurrence.first_step import with_first_step
 from structopt_onnx.passes.recurrence.fused import Fused
 from structopt_onnx.passes.recurrence.gates import States
+from structopt_onnx.passes.recurrence.lone_step import folded_pairs
 from structopt_onnx.passes.recurrence.rules import NoForm
 from structopt_onnx.passes.recurrence.slices import unrolled
 from structopt_onnx.rewriting.passes import Refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     import onnx_ir as ir
 
     from structopt_onnx.model.facts import Facts
-    from structopt_onnx.passes.recurrence.cells import Cell
-    from structopt_onnx.passes.recurrence.chains import Chain
+    from structopt_onnx.passes.recurrence.chains import Products
     from structopt_onnx.passes.recurrence.sizes import Sizes
     from structopt_onnx.passes.recurrence.slices import Unrolled
 
@@ -54,18 +54,20 @@ class Recurrence:
             yield from self.fused.algebra.inner
 
 
-def survey(
-    chains: Iterable[Chain], graph: ir.Graph, facts: Facts, sizes: Sizes
-) -> tuple[Recurrence, ...]:
-    """Find the unrolled recurrences behind chains, each node in one of them at most."""
-    position = {node: index for index, node in enumerate(graph)}
+def survey(products: Products, facts: Facts, sizes: Sizes) -> tuple[Recurrence, ...]:
+    """Find the unrolled recurrences behind products, each node in one of them at most."""
+    order = products.order
     seen: set[ir.Node] = set()
     recurrences: list[Recurrence] = []
-    for chain in chains:
-        found = None if chain.products[-1] in seen else unrolled(chain, facts, position)
+    for chain in products.chains:
+        found = None if chain.products[-1] in seen else unrolled(chain, facts, order.position)
         if found is not None and seen.isdisjoint(found.all_nodes()):
             seen.update(found.all_nodes())
             recurrences.append(_judged(found, facts, sizes))
+    for fused in folded_pairs(products, facts, sizes):
+        if seen.isdisjoint(fused.found.all_nodes()):
+            seen.update(fused.found.all_nodes())
+            recurrences.append(Recurrence(fused.found, fused))
     return tuple(recurrences)
 
 
@@ -87,12 +89,10 @@ def _judged(found: Unrolled, facts: Facts, sizes: Sizes) -> Recurrence:
         detail = "the next state is a projection of the cell's output"
         return Recurrence(found, refusal=Refusal("projected-state", detail, where))
     known = cell(states)
-    if known is None or not _is_single(found, known, facts):
+    fused = None if known is None else Fused(found, algebra, known)
+    if fused is None or not fused.is_single() or not fused.covers_reads():
         return Recurrence(found)
-    fused = Fused(found, algebra, known)
-    if not fused.covers_reads():
-        return Recurrence(found)
-    return Recurrence(found, with_first_step(fused, states.next, facts, sizes))
+    return Recurrence(found, with_first_step(fused, states.next))
 
 
 def _states(found: Unrolled, algebra: SliceAlgebra) -> States | None:
@@ -106,10 +106,3 @@ def _states(found: Unrolled, algebra: SliceAlgebra) -> States | None:
             return None
         following[state] = row[0]
     return States(following, algebra.inputs())
-
-
-def _is_single(found: Unrolled, known: Cell, facts: Facts) -> bool:
-    """Whether the cell reads an input, in the precision that runtimes compute it in."""
-    weights = (facts.tensor(v) for node in found.nodes for v in node.inputs)
-    kinds = {t.dtype.name for t in weights if t is not None and t.dtype.is_floating_point()}
-    return kinds == {"FLOAT"} and any(gate.inputs for gate in known.gates)
