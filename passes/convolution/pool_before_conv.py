@@ -2,9 +2,10 @@
 
 What it does
     A convolution read by an AveragePool becomes an average with stride 1 and a convolution with
-    the pool's stride, or one convolution with the averaged kernel, whichever takes less work. A
-    1x1 convolution changes places with the pool. A convolution read by a GlobalAveragePool, or a
-    ReduceMean over space, becomes one small convolution of the map's averages at each tap.
+    the pool's stride, or one convolution with the averaged kernel, whichever takes less work;
+    padding beyond what runtimes let a pool pad goes into a Pad. A 1x1 convolution changes places
+    with the pool. A convolution read by a GlobalAveragePool, or a ReduceMean over space, becomes
+    one small convolution of the map's averages at each tap.
 
 Why
     Convolution and average are linear: three quarters of the products go where the pool halves
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
     from structopt_onnx.model.scope import Scope
 
 _AXES_BY_INPUT = 18  # opset in which ReduceMean takes its axes as an input
-_DILATED_POOLS = 19  # opset in which AveragePool has dilations
 _MOST_POOLED_AXES = 3  # in onnxruntime
 _BIASED = 3  # inputs of a convolution with a bias
 
@@ -98,7 +98,7 @@ class PoolBeforeConv(NodePass[PooledConv]):
         weight = conv.inputs[1]
         stored = weight is not None and weight.is_initializer()
         tensor = facts.tensor(weight) if stored else None
-        found = PooledConv(conv, node, slides, None, is_global, tensor, opset >= _DILATED_POOLS)
+        found = PooledConv(conv, node, slides, None, is_global, tensor, opset)
         if slides.is_point and set(slides.strides) == {1}:
             return _moved(found) if is_global else _past_one_tap(found)
         averages = _over_the_map(value, facts) if is_global else _averages(node, facts)

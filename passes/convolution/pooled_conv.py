@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 # What averaging one element costs next to a multiply-accumulate: pools are bound by memory.
 _MACS_PER_TAP = 10
+_DILATED_POOLS = 19  # opset in which AveragePool has dilations
+_PADS_BY_INPUT = 11  # opset in which Pad takes its padding as an input
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,8 +41,8 @@ class PooledConv:
         Whether the average is over the whole map.
     weight
         The convolution's weight where it is stored, for forms that need another.
-    dilated_pools
-        Whether the opset has pools with dilations.
+    opset
+        Says whether pools have dilations, and whether Pad takes its padding as an input.
     """
 
     conv: ir.Node
@@ -49,7 +51,7 @@ class PooledConv:
     averages: Window | None
     is_global: bool
     weight: ir.TensorProtocol | None
-    dilated_pools: bool
+    opset: int
 
 
 @dataclass(frozen=True)
@@ -64,12 +66,15 @@ class Form:
         Attributes of the two nodes, in that order; `pool` None where one convolution does it.
     kernel
         New weight, None to keep the present one.
+    pads
+        Zeros that a Pad puts around the input, where they are more than runtimes let a pool pad.
     """
 
     label: str
     pool: Mapping[str, AttributeValue] | None
     conv: Mapping[str, AttributeValue]
     kernel: np.ndarray | None = None
+    pads: tuple[int, ...] = ()
 
 
 def forms(site: PooledConv, sizes: tuple[int, ...] | None) -> Iterator[Form]:
@@ -89,55 +94,54 @@ def forms(site: PooledConv, sizes: tuple[int, ...] | None) -> Iterator[Form]:
         return
     if averages is None:
         return
-    swap = _swapped(slides, averages)
-    first = _global(site, slides, averages, sizes) if site.is_global else swap
-    if first is not None:
-        yield Form("the average comes first", first, _conv(site, slides, averages))
+    first = _global(site, slides, averages, sizes) if site.is_global else _swapped(slides, averages)
+    if first is not None and (_runs(first.pads, averages.kernel) or site.opset >= _PADS_BY_INPUT):
+        yield _averaged_first(site, slides, averages, first)
     if not site.is_global and site.weight is not None:
         yield _composed(site, slides, averages, site.weight.numpy())
 
 
-def _conv(site: PooledConv, slides: Window, averages: Window) -> Mapping[str, AttributeValue]:
-    changed = {"strides": averages.strides, "pads": (0,) * (2 * slides.axes)}
+def _averaged_first(site: PooledConv, slides: Window, averages: Window, first: Window) -> Form:
+    """Average by one window, then convolve what is left."""
+    zero = (0,) * (2 * slides.axes)
+    runs = _runs(first.pads, averages.kernel)
+    pool: dict[str, AttributeValue] = {
+        "kernel_shape": first.kernel,
+        "strides": first.strides,
+        "pads": first.pads if runs else zero,
+        "count_include_pad": 1,
+    }
+    if set(first.dilations) != {1}:
+        pool["dilations"] = first.dilations
+    changed: dict[str, AttributeValue] = {"strides": averages.strides, "pads": zero}
     if site.is_global:  # the pool has made the taps' positions, and nothing between them
         changed["dilations"] = changed["strides"] = (1,) * slides.axes
     kept = {k: v for k, v in site.conv.attributes.items() if k != "auto_pad"}
-    return {**kept, **changed}
+    pads = () if runs else first.pads
+    return Form("the average comes first", pool, {**kept, **changed}, pads=pads)
 
 
-def _swapped(slides: Window, averages: Window) -> Mapping[str, AttributeValue] | None:
+def _swapped(slides: Window, averages: Window) -> Window | None:
     """Average with stride 1, then convolve with the pool's stride."""
-    if set(slides.strides) != {1} or not _runs(slides.pads, averages.kernel):
-        return None
-    return {
-        "kernel_shape": averages.kernel,
-        "strides": (1,) * slides.axes,
-        "pads": slides.pads,
-        "count_include_pad": 1,
-    }
+    ones = (1,) * slides.axes
+    return Window(averages.kernel, ones, ones, slides.pads) if slides.strides == ones else None
 
 
 def _global(
     site: PooledConv, slides: Window, averages: Window, sizes: tuple[int, ...] | None
-) -> Mapping[str, AttributeValue] | None:
+) -> Window | None:
     """Average what each tap sees over the whole map, then convolve once."""
     strided = set(slides.strides) != {1}
-    if sizes is None or (strided and not site.dilated_pools):
+    if sizes is None or (strided and site.opset < _DILATED_POOLS):
         return None
     # Positions past the last window would make more averages than there are taps.
     rows = zip(sizes, slides.padding, slides.span, slides.strides, strict=True)
     spare = [(n + p - k) % s for n, p, k, s in rows]
     ends = [end - rest for end, rest in zip(slides.pads[slides.axes :], spare, strict=True)]
     pads = (*slides.pads[: slides.axes], *ends)
-    if min(pads) < 0 or not _runs(pads, averages.kernel):
-        return None
-    pool: dict[str, AttributeValue] = {
-        "kernel_shape": averages.kernel,
-        "strides": slides.dilations,
-        "pads": pads,
-        "count_include_pad": 1,
-    }
-    return pool | ({"dilations": slides.strides} if strided else {})
+    return (
+        Window(averages.kernel, slides.dilations, slides.strides, pads) if min(pads) >= 0 else None
+    )
 
 
 def _runs(pads: tuple[int, ...], kernel: tuple[int, ...]) -> bool:
@@ -183,12 +187,13 @@ def work(site: PooledConv, form: Form | None, facts: Facts) -> float:
     total = places * middle[0] * middle[1] * prod(kernel[1:])
     if form.pool is None:
         return total
-    made = places
+    made, copied = places, 0
     if site.slides is not None and site.averages is not None:
         padded = [n + p for n, p in zip(x[2:], site.slides.padding, strict=True)]
         rows = zip(padded, site.averages.kernel, strict=True)
         made = prod(w[2:]) if site.is_global else prod(n - k + 1 for n, k in rows)
-    return total + taps * made * x[0] * x[1]
+        copied = prod(padded) * _MACS_PER_TAP if form.pads else 0
+    return total + (taps * made + copied) * x[0] * x[1]
 
 
 def written(site: PooledConv, form: Form) -> list[NewNode]:
@@ -197,10 +202,15 @@ def written(site: PooledConv, form: Form) -> list[NewNode]:
     source, weight, *bias = site.conv.inputs
     nodes: list[NewNode] = []
     read: ir.Value | Fresh | None = source
+    if form.pads:
+        read = Fresh(f"{name}_padded")
+        half = len(form.pads) // 2
+        around = np.array([0, 0, *form.pads[:half], 0, 0, *form.pads[half:]], np.int64)
+        nodes.append(NewNode("Pad", (source, Fresh(f"{name}_pads", ir.tensor(around))), (read,)))
     if form.pool is not None:
         averaged = Fresh(f"{name}_averaged")
         op_type = "AveragePool" if form.pool else "GlobalAveragePool"
-        nodes.append(NewNode(op_type, (source,), (averaged,), form.pool))
+        nodes.append(NewNode(op_type, (read,), (averaged,), form.pool))
         read = averaged
     kernel: ir.Value | Fresh | None = weight
     if form.kernel is not None and site.weight is not None and weight is not None:

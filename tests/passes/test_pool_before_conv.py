@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+from unittest import mock
+
 import hypothesis.strategies as st
 import numpy as np
 import onnx
 import onnx.numpy_helper
-from convolution_nets import Net, assert_kept
+from convolution_nets import Net, assert_kept, rewritten
 from hypothesis import HealthCheck, assume, event, given, settings
 
+from structopt_onnx.passes.convolution import pooled_conv
 from structopt_onnx.passes.convolution.pool_before_conv import PoolBeforeConv
 
 
@@ -56,7 +59,24 @@ def _mean(net: Net, conv: str, kept: int) -> str:
     return net.add("ReduceMean", [conv, "axes"], shape, keepdims=kept)
 
 
-@given(averaged())
+@given(averaged(), st.sampled_from([0, 10]))
 @settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
-def test_the_average_is_the_same(proto: onnx.ModelProto):
-    event(f"{assert_kept(proto, PoolBeforeConv())} patches")
+def test_the_average_is_the_same(proto: onnx.ModelProto, macs_per_tap: int):
+    with mock.patch.object(pooled_conv, "_MACS_PER_TAP", macs_per_tap):  # either form is cheaper
+        event(f"{assert_kept(proto, PoolBeforeConv())} patches")
+
+
+@given(st.data(), st.integers(1, 3), st.integers(3, 5), st.integers(0, 1))
+@settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+def test_more_padding_than_a_pool_takes(data: st.DataObject, pooled: int, taps: int, ends: int):
+    net = Net(data.draw, 2)
+    pads = [pooled, pooled + ends] * 2
+    conv = net.conv(net.input(), kernel=[taps] * 2, strides=[1, 1], dilations=[1, 1], pads=pads)
+    stride = {"kernel_shape": [pooled + 1, pooled], "strides": [2, 2]}
+    channels, sizes = net.shapes[conv]
+    rows = zip(sizes, stride["kernel_shape"], strict=True)
+    made = net.add("AveragePool", [conv], (channels, [(n - k) // 2 + 1 for n, k in rows]), **stride)
+    with mock.patch.object(pooled_conv, "_MACS_PER_TAP", 0):
+        after, _ = rewritten(net.model([made]), PoolBeforeConv())
+        assert [node.op_type for node in after.graph.node] == ["Pad", "AveragePool", "Conv"]
+        assert assert_kept(net.model([made]), PoolBeforeConv()) == 1
