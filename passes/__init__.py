@@ -18,6 +18,7 @@ from structopt_onnx.passes.cleanup.pad_into_conv import PadIntoConv
 from structopt_onnx.passes.cleanup.remove_identities import RemoveIdentities
 from structopt_onnx.passes.cleanup.share_subexpressions import ShareSubexpressions
 from structopt_onnx.passes.convolution.cancel_transposes import CancelTransposes
+from structopt_onnx.passes.convolution.conv_before_pool import ConvBeforePool
 from structopt_onnx.passes.convolution.decouple_conv import DecoupleConv
 from structopt_onnx.passes.convolution.fold_affine import FoldAffine
 from structopt_onnx.passes.convolution.hoist_stride import HoistStride
@@ -64,6 +65,7 @@ OWN: tuple[type[Step], ...] = (
     MergeMatmuls,
     HoistStride,
     PoolBeforeConv,
+    ConvBeforePool,
     FactorMatmul,
     FactorConv,
     ShrinkFilter,

@@ -43,6 +43,13 @@ def auto_pad(node: ir.Node) -> str:
     return "NOTSET" if attribute is None else attribute.as_string()
 
 
+def counts_padding(pool: ir.Node) -> bool:
+    """Whether an average may count positions that are padding."""
+    padded = any(integers(pool, "pads", ())) or bool(integer(pool, "ceil_mode", 0))
+    padded = padded or auto_pad(pool).startswith("SAME")
+    return padded and bool(integer(pool, "count_include_pad", 0))
+
+
 def kernel_shape(node: ir.Node, facts: Facts) -> tuple[int, ...] | None:
     """Return the taps per spatial axis of a convolution or pool; None when unknown."""
     if "kernel_shape" in node.attributes:

@@ -31,8 +31,7 @@ from structopt_onnx.model.exactness import Exactness
 from structopt_onnx.model.patch import Patch
 from structopt_onnx.passes.convolution.geometry import (
     Window,
-    auto_pad,
-    integer,
+    counts_padding,
     integers,
     is_open,
     window,
@@ -146,10 +145,8 @@ def _moved(found: PooledConv) -> PooledConv:
 
 def _past_one_tap(found: PooledConv) -> PooledConv | Refusal:
     pool = found.pool
-    pads = integers(pool, "pads", ())
-    padded = auto_pad(pool).startswith("SAME") or any(pads) or integer(pool, "ceil_mode", 0)
     biased = len(found.conv.inputs) == _BIASED and found.conv.inputs[2] is not None
-    if biased and padded and integer(pool, "count_include_pad", 0):
+    if biased and counts_padding(pool):
         return Refusal("bias-under-padding", f"of '{found.conv.name}'", pool.name or "")
     return _moved(found)
 
