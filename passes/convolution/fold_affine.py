@@ -2,7 +2,9 @@
 
 What it does
     Follows a convolution through Add, Sub, Mul and Div with stored constants of one number, or
-    one number per channel, and folds the whole chain, computed in float64.
+    one number per channel, and folds the whole chain, computed in float64. Pools on the way stay
+    where they are: what does not fall comes out of a maximum as it went in, and an average is
+    linear. Behind a pool BatchNormalization counts, too.
 
 Why
     Exporters write normalization out as arithmetic, three operators per layer. The library's rule
@@ -10,7 +12,8 @@ Why
 
 Leaves alone
     Chains that somebody reads in the middle, constants that differ in space, divisions by the
-    convolution, weights that are not stored, and results that are not finite.
+    convolution, weights that are not stored, and results that are not finite. Behind a maximum,
+    scales below zero; behind an average that counts padding, offsets.
 
 Exactness
     ROUNDING: products with the scales are rounded once instead of at every step.
@@ -28,19 +31,22 @@ from structopt_onnx.linalg.narrowing import narrowed
 from structopt_onnx.model.edit import Edit, Fresh, NewNode
 from structopt_onnx.model.exactness import Exactness
 from structopt_onnx.model.patch import Patch
+from structopt_onnx.passes.convolution.geometry import counts_padding, integer, is_open
 from structopt_onnx.rewriting.passes import NodePass, Refusal
 
 if TYPE_CHECKING:
     from structopt_onnx.model.facts import Facts
     from structopt_onnx.model.scope import Scope
 
+Step = tuple["ir.Node", np.ndarray, np.ndarray]
 _AFFINE = {"Add", "Sub", "Mul", "Div"}
-_BIASED = 3  # inputs of a convolution with a bias
+_MAXIMA = {"MaxPool", "GlobalMaxPool"}
+_POOLS = _MAXIMA | {"AveragePool", "GlobalAveragePool"}
 
 
 @dataclass(frozen=True, eq=False)
 class Chain:
-    """A convolution and the affine operators behind it, as ``scale * y + offset`` per channel."""
+    """A convolution and what is behind it, as ``scale * y + offset`` per channel and pools."""
 
     conv: ir.Node
     nodes: tuple[ir.Node, ...]
@@ -57,6 +63,7 @@ class FoldAffine(NodePass[Chain]):
     roots: ClassVar[frozenset[str]] = frozenset({"Conv"})
     refusals: ClassVar[dict[str, str]] = {
         "bias-not-constant": "the convolution's bias may change from run to run",
+        "no-way-through-pool": "a maximum scaled below zero, or an offset where padding counts",
         "not-finite": "the type can't hold the folded weight or bias",
         "read-elsewhere": "the convolution's result is read elsewhere, or a graph output",
         "weight-not-stored": "the weight to be scaled is computed or can be overridden",
@@ -69,29 +76,8 @@ class FoldAffine(NodePass[Chain]):
         channels = None if dims is None else dims[0]
         if channels is None or rank is None:
             return None
-        value, name = node.outputs[0], node.name or ""
-        chain: list[ir.Node] = []
-        scale, offset = np.ones(channels), np.zeros(channels)
-        while step := _step(value, channels, rank, facts):
-            following, factor, summand = step
-            if value.is_graph_output() or len(value.uses()) > 1:
-                if not chain:
-                    return Refusal("read-elsewhere", f"'{value.name}' is", name)
-                break
-            with np.errstate(all="ignore"):  # what is not finite is refused in the end
-                scale, offset = scale * factor, offset * factor + summand
-            chain.append(following)
-            value = following.outputs[0]
-        if not chain:
-            return None
-        bias = node.inputs[2] if len(node.inputs) == _BIASED else None
-        if bias is not None and facts.tensor(bias) is None:
-            return Refusal("bias-not-constant", f"'{bias.name}'", name)
-        weight = node.inputs[1]
-        stored = weight is not None and weight.is_initializer() and facts.tensor(weight) is not None
-        if not stored and np.any(scale != 1):
-            return Refusal("weight-not-stored", "", name)
-        return Chain(node, tuple(chain), scale, offset)
+        found = _followed(node, channels, rank, facts)
+        return _foldable(found, facts) if isinstance(found, Chain) else found
 
     def rewrite(self, scope: Scope, facts: Facts, match: Chain) -> Patch | Refusal:
         """Describe the folded convolution."""
@@ -113,19 +99,80 @@ class FoldAffine(NodePass[Chain]):
             return Refusal("not-finite", f"behind '{conv.outputs[0].name}'", conv.name or "")
         made = Fresh(result.name or "folded")
         offset = Fresh(f"{result.name}_bias", ir.tensor(bias))
-        node = NewNode("Conv", (source, kernel, offset), (made,), conv.attributes)
-        edit = Edit((conv, *match.nodes), (node,), (), {result: made})
-        kinds = ", ".join(node.op_type for node in match.nodes)
+        nodes = [NewNode("Conv", (source, kernel, offset), (made,), conv.attributes)]
+        for pool in (node for node in match.nodes if node.op_type in _POOLS):
+            last, made = made, Fresh(pool.outputs[0].name or "pooled")
+            nodes.append(NewNode(pool.op_type, (last,), (made,), pool.attributes))
+        edit = Edit((conv, *match.nodes), tuple(nodes), (), {result: made})
+        kinds = ", ".join(node.op_type for node in match.nodes if node.op_type not in _POOLS)
         title = f"{kinds} folded into '{conv.name or conv.outputs[0].name}'"
         return Patch(title, conv, {scope: edit})
 
 
-def _step(
-    value: ir.Value, channels: int, rank: int, facts: Facts
-) -> tuple[ir.Node, np.ndarray, np.ndarray] | None:
+def _followed(conv: ir.Node, channels: int, rank: int, facts: Facts) -> Chain | Refusal | None:
+    """Follow the chain behind a convolution as far as it can be folded."""
+    value = conv.outputs[0]
+    chain: list[ir.Node] = []
+    pools: list[ir.Node] = []
+    scale, offset = np.ones(channels), np.zeros(channels)
+    while step := _step(value, channels, rank, facts, pooled=bool(pools)) or _pool(value):
+        following, factor, summand = step
+        code, detail = "", f"of '{following.name}'"
+        if value.is_graph_output() or len(value.uses()) > 1:
+            code, detail = "read-elsewhere", f"'{value.name}' is"
+        elif not all(_lets_through(pool, factor, summand) for pool in pools):
+            code = "no-way-through-pool"
+        if code:
+            first = following.op_type not in _POOLS and len(chain) == len(pools)
+            if first:
+                return Refusal(code, detail, conv.name or "")
+            break
+        if following.op_type in _POOLS:
+            pools.append(following)
+        with np.errstate(all="ignore"):  # what is not finite is refused in the end
+            scale, offset = scale * factor, offset * factor + summand
+        chain.append(following)
+        value = following.outputs[0]
+    while chain and chain[-1] in pools:
+        chain.pop()
+    return Chain(conv, tuple(chain), scale, offset) if chain else None
+
+
+def _foldable(found: Chain, facts: Facts) -> Chain | Refusal:
+    """Return a chain whose convolution can take it."""
+    weight, *bias = found.conv.inputs[1:]
+    name = found.conv.name or ""
+    if bias and bias[0] is not None and facts.tensor(bias[0]) is None:
+        return Refusal("bias-not-constant", f"'{bias[0].name}'", name)
+    stored = weight is not None and weight.is_initializer() and facts.tensor(weight) is not None
+    if not stored and np.any(found.scale != 1):
+        return Refusal("weight-not-stored", "", name)
+    return found
+
+
+def _pool(value: ir.Value) -> Step | None:
+    """Return a pool that reads a value; it scales nothing."""
+    for use in value.uses():
+        node = use.node
+        known = node.domain == "" and node.op_type in _POOLS and node.graph is value.graph
+        if known and not is_open(node) and len(node.outputs) == 1:
+            return node, np.ones(()), np.zeros(())
+    return None
+
+
+def _lets_through(pool: ir.Node, factor: np.ndarray, summand: np.ndarray) -> bool:
+    """Whether it is the same to scale and add before a pool as behind it."""
+    if pool.op_type in _MAXIMA:
+        return bool(np.all(factor >= 0))
+    return not (counts_padding(pool) and np.any(summand))
+
+
+def _step(value: ir.Value, channels: int, rank: int, facts: Facts, *, pooled: bool) -> Step | None:
     """Return an affine reader of a value with its factor and summand per channel."""
     for use in value.uses():
         node = use.node
+        if pooled and (found := _normalization(node, facts)) is not None:
+            return found
         if node.domain != "" or node.op_type not in _AFFINE or node.graph is not value.graph:
             continue
         constant = _per_channel(node.inputs[1 - use.idx], channels, rank, facts)
@@ -142,6 +189,21 @@ def _step(
             with np.errstate(divide="ignore"):
                 return node, 1 / constant, zero
     return None
+
+
+def _normalization(node: ir.Node, facts: Facts) -> Step | None:
+    """Return BatchNormalization by stored statistics as a step."""
+    if node.domain != "" or node.op_type != "BatchNormalization" or is_open(node):
+        return None
+    arrays = [facts.array(value) for value in node.inputs[1:]]
+    trains = integer(node, "training_mode", 0) or not integer(node, "spatial", 1)
+    if trains or len(node.outputs) > 1 or any(a is None for a in arrays):
+        return None
+    scale, offset, mean, variance = (np.asarray(a, np.float64) for a in arrays)
+    epsilon = node.attributes.get("epsilon")
+    with np.errstate(all="ignore"):  # what is not finite is refused in the end
+        factor = scale / np.sqrt(variance + (1e-5 if epsilon is None else epsilon.as_float()))
+        return node, factor, offset - mean * factor
 
 
 def _per_channel(

@@ -22,8 +22,11 @@ def normalized(draw: st.DrawFn):
     net = Net(draw, draw(st.sampled_from([1, 2, 2, 3])))
     made = [net.conv(net.input())]
     for _ in range(draw(st.integers(1, 4))):
-        kind = draw(st.sampled_from(["scaled", "scaled", "normalized", "unary"]))
-        made.append(getattr(net, kind)(made[-1]))
+        kind = draw(st.sampled_from(["scaled", "scaled", "normalized", "unary", "max", "average"]))
+        if kind in {"max", "average"}:
+            made.append(net.pool(made[-1], "MaxPool" if kind == "max" else "AveragePool"))
+        else:
+            made.append(getattr(net, kind)(made[-1]))
     outputs = [made[-1]]
     if draw(st.integers(0, 3)) == 0:
         outputs.append(draw(st.sampled_from(made)))
