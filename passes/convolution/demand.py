@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
-from structopt_onnx.passes.convolution.geometry import POOLS, window
+from structopt_onnx.passes.convolution.geometry import POOLS, sliced_window, window
 from structopt_onnx.passes.convolution.pointwise import Pointwise
 from structopt_onnx.rewriting.cost import node_macs
 
 if TYPE_CHECKING:
     from structopt_onnx.model.facts import Facts
     from structopt_onnx.model.scope import Scope
+    from structopt_onnx.passes.convolution.geometry import Window
 
 Lattice = tuple[int, ...]
 
@@ -46,8 +47,8 @@ class Demand:
         self.windows = {
             node: found
             for node in scope.graph
-            if node.domain == "" and (node.op_type == "Conv" or node.op_type in POOLS)
-            if (found := window(node, facts)) is not None
+            if node.domain == ""
+            if (found := _window(node, facts)) is not None
         }
         self._chosen: dict[ir.Value, Lattice] = {}
         for node in reversed(tuple(scope.graph)):
@@ -98,7 +99,7 @@ class Demand:
     def _ask(self, node: ir.Node, index: int, made: Lattice) -> Lattice:
         if node.graph is not self._scope.graph:
             return ()
-        if self.reads_points(node):
+        if self.reads_points(node) and index == 0:
             strides = self.windows[node].strides
             return tuple(s * m for s, m in zip(strides, made or (1,) * len(strides), strict=True))
         operands = self.pointwise.operands(node)
@@ -149,6 +150,12 @@ class Demand:
         if self._facts.dtype(value) not in dtypes or axes > _MOST_POOLED_AXES:
             return float("inf")
         return float(prod(self._facts.concrete(value) or (0,)) * _MACS_PER_ELEMENT)
+
+
+def _window(node: ir.Node, facts: Facts) -> Window | None:
+    if node.op_type == "Slice":
+        return sliced_window(node, facts)
+    return window(node, facts) if node.op_type == "Conv" or node.op_type in POOLS else None
 
 
 def _common(one: Lattice, other: Lattice) -> Lattice:

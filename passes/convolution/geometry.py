@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from structopt_onnx.model.facts import Facts
 
 POOLS = frozenset({"AveragePool", "LpPool", "MaxPool"})
+_SLICE_INPUTS = 5  # data, starts, ends, axes and steps
+_TO_THE_END = 2**31 - 1  # what the specification advises for axes of unknown size
+_PLANAR = 3  # the least rank with a spatial axis
 
 
 def is_open(node: ir.Node) -> bool:
@@ -154,6 +157,31 @@ class Window:
             return True
         rows = zip(dims[2:], self.padding, self.span, self.strides, strict=True)
         return any(s > 1 and (n is None or (n + p - k) % s != 0) for n, p, k, s in rows)
+
+
+def sliced_window(node: ir.Node, facts: Facts) -> Window | None:
+    """Return a Slice of every so many positions as a window of one tap; None for any other.
+
+    It must start at the first position and end behind the last, and leave no channels out.
+    """
+    rank, dims = facts.rank(node.inputs[0]), facts.dims(node.inputs[0])
+    if rank is None or rank < _PLANAR or len(node.inputs) != _SLICE_INPUTS:
+        return None
+    starts, ends, axes, steps = (facts.array(value) for value in node.inputs[1:])
+    if starts is None or ends is None or steps is None or (axes is None and node.inputs[3]):
+        return None
+    strides = [1] * rank
+    along = range(len(starts)) if axes is None else axes.tolist()
+    for axis, start, end, step in zip(
+        along, starts.tolist(), ends.tolist(), steps.tolist(), strict=True
+    ):
+        size = None if dims is None else dims[axis]
+        if start != 0 or step < 1 or end < (_TO_THE_END if size is None else size):
+            return None
+        strides[axis] = step
+    ones = (1,) * (rank - 2)
+    points = Window(ones, tuple(strides[2:]), ones, (0,) * (2 * len(ones)))
+    return points if strides[:2] == [1, 1] else None
 
 
 def window(node: ir.Node, facts: Facts) -> Window | None:

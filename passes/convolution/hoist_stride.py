@@ -1,12 +1,13 @@
-"""hoist-stride: what a strided 1x1 convolution would leave out is not made in the first place.
+"""hoist-stride: what a strided 1x1 convolution or Slice would leave out is not made at all.
 
 What it does
-    Follows the demand of convolutions and pools with a kernel of 1 against the flow of data,
-    through operators that work on each position by itself, to convolutions and pools that can
-    take it into their own strides (a demand analysis over the whole graph; per axis, the greatest
-    common divisor of what the readers of a value use). An operand that is read in full elsewhere,
-    as the shortcut of a residual block, is subsampled by a MaxPool with a kernel of 1. ``SAME``
-    padding is written out first, for it would change with the stride.
+    Follows the demand of convolutions and pools with a kernel of 1, and of Slices that take every
+    so many positions, against the flow of data, through operators that work on each position by
+    itself, to convolutions and pools that can take it into their own strides (a demand analysis
+    over the whole graph; per axis, the greatest common divisor of what the readers of a value
+    use). An operand that is read in full elsewhere, as the shortcut of a residual block, is
+    subsampled by a MaxPool with a kernel of 1. ``SAME`` padding is written out first, for it would
+    change with the stride.
 
 Why
     ResNets with the stride in the first 1x1 convolution make three quarters of the stage before
@@ -28,7 +29,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from structopt_onnx.model.exactness import Exactness
 from structopt_onnx.passes.convolution.demand import Demand
-from structopt_onnx.passes.convolution.geometry import POOLS, is_open, kernel_shape
+from structopt_onnx.passes.convolution.geometry import POOLS, is_open, kernel_shape, sliced_window
 from structopt_onnx.passes.convolution.thinning import regions, thinned
 from structopt_onnx.rewriting.passes import Pass, Refusal
 
@@ -73,6 +74,9 @@ class HoistStride(Pass):
 
 
 def _is_strided_point(node: ir.Node, facts: Facts) -> bool:
+    if node.domain == "" and node.op_type == "Slice":
+        slides = sliced_window(node, facts)
+        return slides is not None and set(slides.strides) != {1}
     if node.domain != "" or not (node.op_type == "Conv" or node.op_type in POOLS) or is_open(node):
         return False
     strides = node.attributes.get("strides")

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+import onnx_ir as ir
+
 from structopt_onnx.model.edit import AttributeValue, Edit, Fresh, NewNode
 from structopt_onnx.model.patch import Patch
 
 if TYPE_CHECKING:
-    import onnx_ir as ir
-
     from structopt_onnx.model.scope import Scope
     from structopt_onnx.passes.convolution.demand import Demand, Lattice
 
 # Of one element these pools are the element; a norm is not.
-_IDENTITIES = {"AveragePool", "MaxPool"}
+_IDENTITIES = {"AveragePool", "MaxPool", "Slice"}
 
 
 def regions(scope: Scope, demand: Demand) -> list[list[ir.Node]]:
@@ -50,6 +51,19 @@ def thinned(scope: Scope, demand: Demand, region: list[ir.Node]) -> Patch:
     return Patch(title, last, {scope: Edit(tuple(region), tuple(edit.nodes), (), edit.rewire)})
 
 
+def _slicing(strides: Lattice, name: str) -> list[ir.Value | Fresh | None]:
+    """Return what a Slice reads that takes every so many positions of each spatial axis."""
+    axes = [axis for axis, stride in enumerate(strides) if stride > 1] or [0]
+    count = len(axes)
+    bounds = {
+        "starts": [0] * count,
+        "ends": [np.iinfo(np.int64).max] * count,
+        "axes": [axis + 2 for axis in axes],
+        "steps": [strides[axis] for axis in axes],
+    }
+    return [Fresh(f"{name}_{k}", ir.tensor(np.array(v, np.int64))) for k, v in bounds.items()]
+
+
 class _Thinning:
     def __init__(self, demand: Demand) -> None:
         self.demand = demand
@@ -77,9 +91,12 @@ class _Thinning:
                 source = inputs[0]
                 if source is not None and self._stands_for(output, source):
                     return
-            attributes = {**node.attributes, "strides": strides, "pads": slides.pads}
-            attributes.pop("auto_pad", None)
-            attributes.pop("ceil_mode", None)  # no window is partial, or nothing was absorbed
+            if node.op_type == "Slice":
+                inputs[1:], attributes = _slicing(strides, output.name or "thinned"), {}
+            else:
+                attributes = {**node.attributes, "strides": strides, "pads": slides.pads}
+                attributes.pop("auto_pad", None)
+                attributes.pop("ceil_mode", None)  # no window is partial, or nothing was absorbed
             if made != ones:
                 self.steps.add(made)
                 self.absorbers.add(node.name or node.op_type)
@@ -94,7 +111,8 @@ class _Thinning:
         if self.demand.is_thinned(output):
             self._made[output] = source
             return True
-        if output.is_graph_output() or not isinstance(source, Fresh):
+        taken = output.is_graph_output() and source in self.rewire.values()
+        if taken or not isinstance(source, Fresh):
             return False
         self._made[output] = self.rewire[output] = source
         return True

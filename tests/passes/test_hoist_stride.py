@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import hypothesis.strategies as st
+import numpy as np
+import onnx
+import onnx.numpy_helper
 from convolution_nets import Net, assert_kept
 from hypothesis import HealthCheck, event, given, settings
 
@@ -21,8 +24,11 @@ def strided(draw: st.DrawFn):
     for _ in range(draw(st.integers(1, 2))):
         source = made[-1] if draw(st.booleans()) else draw(st.sampled_from(made))
         strides = net.per_axis([1, 2, 2, 4])
-        if draw(st.booleans()):
+        kind = draw(st.sampled_from(["conv", "pool", "slice"]))
+        if kind == "conv":
             outputs.append(net.conv(source, kernel=[1] * net.axes, strides=strides))
+        elif kind == "slice":
+            outputs.append(_sliced(net, source, strides))
         else:
             point = {"kernel_shape": [1] * net.axes, "strides": strides}
             channels, sizes = net.shapes[source]
@@ -31,6 +37,20 @@ def strided(draw: st.DrawFn):
     if draw(st.integers(0, 4)) == 0:
         outputs.append(draw(st.sampled_from(made)))
     return net.model(outputs)
+
+
+def _sliced(net: Net, source: str, strides: list[int]) -> str:
+    """Take every so many positions, from the first on or not, to the end or not."""
+    channels, sizes = net.shapes[source]
+    starts = [net.draw(st.sampled_from([0, 0, 0, 0, 1])) for _ in sizes]
+    ends = [net.draw(st.sampled_from([n, n, n + 3, 2**63 - 1, n - 1])) for n in sizes]
+    names = []
+    for values in (starts, ends, [2 + axis for axis in range(net.axes)], strides):
+        names.append(f"s{len(net.initializers)}")
+        net.initializers.append(onnx.numpy_helper.from_array(np.array(values), names[-1]))
+    rows = zip(starts, ends, sizes, strides, strict=True)
+    left = [len(range(first, min(end, n), step)) for first, end, n, step in rows]
+    return net.add("Slice", [source, *names], (channels, left))
 
 
 def _grow(net: Net, kind: str, source: str) -> str:
