@@ -7,6 +7,7 @@ by itself, it need not make the other positions.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import gcd, prod
 from typing import TYPE_CHECKING
 
@@ -87,11 +88,21 @@ class Demand:
             return "ceil-mode"
         return None
 
-    def reads_points(self, node: ir.Node) -> bool:
-        """Whether a node reads single positions, so that its stride is a demand."""
+    def read(self, node: ir.Node, made: Lattice = ()) -> Lattice:
+        """Return the lattice that a node reads of its input where it makes another; () for all."""
         slides = self.windows.get(node)
-        one_output = len(node.outputs) == 1
-        return slides is not None and slides.is_point and not slides.ceil and one_output
+        if slides is None or slides.ceil or len(node.outputs) > 1:
+            return ()
+        if node.op_type != "Conv" and not slides.is_point:
+            return ()
+        made = made or (1,) * slides.axes
+        strides = tuple(s * m for s, m in zip(slides.strides, made, strict=True))
+        return replace(slides, strides=strides).lattice(self.sizes(node))
+
+    def sizes(self, node: ir.Node) -> tuple[int | None, ...]:
+        """Return the spatial sizes of what a convolution or pool reads, as far as declared."""
+        dims = self._facts.dims(node.inputs[0])
+        return (None,) * self.windows[node].axes if dims is None else dims[2:]
 
     def _made(self, node: ir.Node) -> Lattice:
         return self._chosen.get(node.outputs[0], ()) if node.outputs else ()
@@ -99,9 +110,8 @@ class Demand:
     def _ask(self, node: ir.Node, index: int, made: Lattice) -> Lattice:
         if node.graph is not self._scope.graph:
             return ()
-        if self.reads_points(node) and index == 0:
-            strides = self.windows[node].strides
-            return tuple(s * m for s, m in zip(strides, made or (1,) * len(strides), strict=True))
+        if index == 0 and node in self.windows:
+            return self.read(node, made)
         operands = self.pointwise.operands(node)
         return made if operands is not None and index in operands else ()
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import gcd
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -137,6 +138,35 @@ class Window:
     def is_point(self) -> bool:
         """Whether an output reads one position, and nothing is padded."""
         return set(self.kernel) == {1} and not any(self.pads)
+
+    def lattice(self, sizes: Sequence[int | None]) -> tuple[int, ...]:
+        """Return the lattice of positions that are read: per axis every so many, from 0 on.
+
+        Stride, dilation and padding must be multiples of it; with one tap there is no dilation,
+        and the padding of the end follows from a size that is known.
+
+        Parameters
+        ----------
+        sizes
+            Of the input, as far as they are known.
+        """
+        found = []
+        for axis, size in enumerate(sizes):
+            dilation = self.dilations[axis] if self.kernel[axis] > 1 else 0
+            end = self.pads[axis + self.axes] if size is None else 0
+            found.append(gcd(self.strides[axis], dilation, self.pads[axis], end))
+        return tuple(found)
+
+    def on_lattice(self, steps: Sequence[int], sizes: Sequence[int | None]) -> Window:
+        """Return the window that reads the same of an input with every so many positions left."""
+        begins = [pad // step for pad, step in zip(self.pads, steps, strict=False)]
+        ends = [
+            pad // step if size is None else (size - 1 + pad) // step - (size - 1) // step
+            for pad, step, size in zip(self.pads[self.axes :], steps, sizes, strict=True)
+        ]
+        strides = tuple(s // step for s, step in zip(self.strides, steps, strict=True))
+        dilations = tuple(d // step or 1 for d, step in zip(self.dilations, steps, strict=True))
+        return replace(self, strides=strides, dilations=dilations, pads=(*begins, *ends))
 
     def outputs(self, sizes: Sequence[int]) -> tuple[int, ...]:
         """Return the number of whole windows in an input of these sizes."""

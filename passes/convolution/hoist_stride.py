@@ -25,11 +25,18 @@ Exactness
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import gcd
 from typing import TYPE_CHECKING, ClassVar
 
 from structopt_onnx.model.exactness import Exactness
 from structopt_onnx.passes.convolution.demand import Demand
-from structopt_onnx.passes.convolution.geometry import POOLS, is_open, kernel_shape, sliced_window
+from structopt_onnx.passes.convolution.geometry import (
+    POOLS,
+    integers,
+    is_open,
+    kernel_shape,
+    sliced_window,
+)
 from structopt_onnx.passes.convolution.thinning import regions, thinned
 from structopt_onnx.rewriting.passes import Pass, Refusal
 
@@ -53,7 +60,7 @@ class HoistStride(Pass):
         "ceil-mode": "a pool rounds its number of outputs up, and it would change",
         "indices-read": "the pool's Indices output is used",
         "pads-depend-on-size": "auto_pad depends on a size that may change, or is not known",
-        "padded-point": "the strided convolution has a kernel of 1, and pads or crops",
+        "padded-point": "padding puts what a strided convolution reads between even positions",
         "read-in-full": "another reader, or the caller, needs the positions left out",
         "may-broadcast": "the sizes of the operands are not known to be equal",
         "nothing-to-save": "subsampling the other operands takes longer than what it saves",
@@ -79,10 +86,11 @@ def _is_strided_point(node: ir.Node, facts: Facts) -> bool:
         return slides is not None and set(slides.strides) != {1}
     if node.domain != "" or not (node.op_type == "Conv" or node.op_type in POOLS) or is_open(node):
         return False
-    strides = node.attributes.get("strides")
-    if strides is None or all(s == 1 for s in strides.as_ints()):
-        return False
-    return set(kernel_shape(node, facts) or ()) == {1}
+    kernel = kernel_shape(node, facts) or ()
+    ones = (1,) * len(kernel)
+    strides, dilations = (integers(node, name, ones) for name in ("strides", "dilations"))
+    rows = zip(kernel, strides, dilations, strict=True)
+    return any(s > 1 if k == 1 else gcd(s, d) > 1 for k, s, d in rows)
 
 
 def _why_not(node: ir.Node, demand: Demand) -> tuple[str, str] | None:
@@ -91,8 +99,8 @@ def _why_not(node: ir.Node, demand: Demand) -> tuple[str, str] | None:
     producer = None if source is None else source.producer()
     if source is None or producer is None or demand.is_thinned(source) or node.op_type != "Conv":
         return None
-    if not demand.reads_points(node):
-        return "padded-point", "its padding is not 0"
+    if not any(step > 1 for step in demand.read(node)):
+        return "padded-point", "its padding reaches between the positions it would read"
     convolves = producer.op_type == "Conv" or producer.op_type in POOLS
     if producer.domain != "" or not (convolves or demand.pointwise.knows(producer)):
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +14,7 @@ from structopt_onnx.model.patch import Patch
 if TYPE_CHECKING:
     from structopt_onnx.model.scope import Scope
     from structopt_onnx.passes.convolution.demand import Demand, Lattice
+    from structopt_onnx.passes.convolution.geometry import Window
 
 # Of one element these pools are the element; a norm is not.
 _IDENTITIES = {"AveragePool", "MaxPool", "Slice"}
@@ -51,6 +53,17 @@ def thinned(scope: Scope, demand: Demand, region: list[ir.Node]) -> Patch:
     return Patch(title, last, {scope: Edit(tuple(region), tuple(edit.nodes), (), edit.rewire)})
 
 
+def windowed(node: ir.Node, slides: Window) -> dict[str, AttributeValue]:
+    """Return the attributes of a convolution or pool with another window of whole places."""
+    attributes: dict[str, AttributeValue] = dict(node.attributes)
+    attributes.pop("auto_pad", None)
+    attributes.pop("ceil_mode", None)  # no window is partial, or nothing was absorbed
+    attributes |= {"strides": slides.strides, "pads": slides.pads}
+    if "dilations" in attributes:
+        attributes["dilations"] = slides.dilations
+    return attributes
+
+
 def _slicing(strides: Lattice, name: str) -> list[ir.Value | Fresh | None]:
     """Return what a Slice reads that takes every so many positions of each spatial axis."""
     axes = [axis for axis, stride in enumerate(strides) if stride > 1] or [0]
@@ -86,17 +99,17 @@ class _Thinning:
         else:
             ones = (1,) * slides.axes
             read, made = (self.demand.lattice(v) or ones for v in (node.inputs[0], output))
-            strides = tuple(s * m // r for s, m, r in zip(slides.strides, made, read, strict=True))
-            if slides.is_point and set(strides) == {1} and node.op_type in _IDENTITIES:
+            whole = tuple(s * m for s, m in zip(slides.strides, made, strict=True))
+            slides = replace(slides, strides=whole).on_lattice(read, self.demand.sizes(node))
+            if slides.is_point and slides.strides == ones and node.op_type in _IDENTITIES:
                 source = inputs[0]
                 if source is not None and self._stands_for(output, source):
                     return
             if node.op_type == "Slice":
-                inputs[1:], attributes = _slicing(strides, output.name or "thinned"), {}
+                inputs[1:] = _slicing(slides.strides, output.name or "thinned")
+                attributes = {}
             else:
-                attributes = {**node.attributes, "strides": strides, "pads": slides.pads}
-                attributes.pop("auto_pad", None)
-                attributes.pop("ceil_mode", None)  # no window is partial, or nothing was absorbed
+                attributes = windowed(node, slides)
             if made != ones:
                 self.steps.add(made)
                 self.absorbers.add(node.name or node.op_type)

@@ -24,9 +24,14 @@ def strided(draw: st.DrawFn):
     for _ in range(draw(st.integers(1, 2))):
         source = made[-1] if draw(st.booleans()) else draw(st.sampled_from(made))
         strides = net.per_axis([1, 2, 2, 4])
-        kind = draw(st.sampled_from(["conv", "pool", "slice"]))
+        kind = draw(st.sampled_from(["conv", "pool", "slice", "dilated"]))
         if kind == "conv":
             outputs.append(net.conv(source, kernel=[1] * net.axes, strides=strides))
+        elif kind == "dilated":
+            kernel, dilations = net.per_axis([1, 2, 3]), net.per_axis([1, 2, 2, 4])
+            pads = [draw(st.sampled_from([0, 2, 2, 4, 1, 3])) for _ in range(2 * net.axes)]
+            geometry = {"strides": strides, "dilations": dilations, "pads": pads}
+            outputs.append(net.conv(source, kernel=kernel, **geometry))
         elif kind == "slice":
             outputs.append(_sliced(net, source, strides))
         else:
