@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from structopt_onnx.model.scope import Scope
 
 _POOLS = {"MaxPool", "AveragePool"}
-_POINTWISE = frozenset(
+POINTWISE = frozenset(
     {"BatchNormalization", "Clip", "Elu", "HardSigmoid", "HardSwish", "LeakyRelu", "Relu"}
     | {"Selu", "Sigmoid", "Softplus", "Tanh"}
 )
@@ -134,7 +134,7 @@ def _path(conv: ir.Node) -> list[ir.Node] | None:
         pools = [node for node in readers if node.op_type in _POOLS]
         if pools:
             return [*path, pools[0]]
-        plain = [n for n in readers if n.op_type in _POINTWISE and len(n.outputs) == 1]
+        plain = [n for n in readers if n.op_type in POINTWISE and len(n.outputs) == 1]
         if len(plain) != 1:
             return None
         path.append(plain[0])

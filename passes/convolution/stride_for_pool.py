@@ -4,7 +4,9 @@ What it does
     Where pointwise operators at most lie between a convolution and a MaxPool or AveragePool with
     a stride, fits one convolution with both strides to what the pool makes, by least squares on
     the calibration data. Its kernel reaches as far as both did, or keeps a part of that. A Relu
-    right before the pool is kept behind it: what was never below zero comes closer by that.
+    right before the pool is kept behind it: what was never below zero comes closer by that. Where
+    the part reads every other position only, the convolution before makes no more: the resolution
+    is lowered ahead of both.
 
 Why
     Most of what the convolution makes is thrown away by the pool. But a maximum is no linear map:
@@ -38,6 +40,7 @@ from structopt_onnx.passes.convolution.conv_cost import offered
 from structopt_onnx.passes.convolution.conv_refit import REFIT_REFUSALS
 from structopt_onnx.passes.convolution.conv_to_pool import PooledSite, pooled_site
 from structopt_onnx.passes.convolution.kernel_parts import kept_features, label, part_of, parts_of
+from structopt_onnx.passes.convolution.lowered import lowered
 from structopt_onnx.passes.convolution.taps import SLICES_BY_INPUT, sliced
 from structopt_onnx.rewriting.cost import Cost
 from structopt_onnx.rewriting.passes import Choice, Option, Pass, Refusal
@@ -122,27 +125,34 @@ class StrideForPool(Pass):
             return Refusal("needs-calibration", f"shape {site.shape}", name)
         regression = _regression(match, moments, self.unseen)
         whole = tuple(slice(0, size, 1) for size in slides.kernel)
-        before = self._cost(match, facts, site.kernel, None)
-        options = []
+        pooled = self._cost(match, facts, site.kernel, None)
+        options: dict[bool, list[Option]] = {False: [], True: []}
         for taps in (whole, *parts_of(slides.kernel)):
             part = part_of(slides, taps, facts.dims(site.uses[0].data))
             if part is None or (min(part[1]) < 0 and not slices):
                 continue
             kept = kept_features(slides.kernel, taps, site.inputs // site.groups)
             size = tuple(len(range(t.start, t.stop, t.step)) for t in taps)
-            after = self._cost(match, facts, size, part[1])
+            before, after = pooled, self._cost(match, facts, size, part[1])
+            low = lowered(site.uses[0].data, part[0], facts) if min(part[1]) >= 0 else None
+            if low is not None:
+                every, fewer = low.costs(facts, self.target)
+                before, after = before + every, after + fewer
             if after.parameters >= before.parameters and after.macs >= before.macs:
                 continue
             error, maps, bias = regression.refit([kept] * site.groups)
             if bias is not None and error < 1:
                 made = Strided(taps, maps.reshape(*site.shape[:2], *size), bias)
                 patch = partial(_patch, name, made)
-                options.append(Option(label(taps), error, before, after, patch))
-        if not options:
+                what = label(taps) + ", fewer positions before" * (low is not None)
+                options[low is not None].append(Option(what, error, before, after, patch))
+        if not any(options.values()):
             return Refusal("no-option-pays", f"shape {site.shape}", name)
         support = moments.count / moments.mean.size
         at = match.made.name or ""
-        return Choice(frozenset({name}), at, offered(options), "calibration", support)
+        fronts = [option for group in options.values() for option in offered(group)]
+        ordered = tuple(sorted(fronts, key=lambda option: option.error))
+        return Choice(frozenset({name}), at, ordered, "calibration", support)
 
     def _cost(
         self, match: PooledSite, facts: Facts, kernel: tuple[int, ...], crop: tuple[int, ...] | None
@@ -201,6 +211,11 @@ def _patch(name: str, strided: Strided, scope: Scope, facts: Facts) -> Patch | R
     made = match.made.name or name
     nodes: list[NewNode] = []
     read: ir.Value | Fresh = data
+    gone: tuple[ir.Node, ...] = (conv, *match.between, match.pool)
+    low = lowered(data, attributes, facts) if min(pads) >= 0 else None
+    if low is not None:
+        nodes, read = low.nodes()
+        gone, attributes = (*low.ahead, *gone), {**attributes, **low.attributes}
     if min(pads) < 0:
         read = Fresh(f"{made}_sliced")
         nodes.append(sliced(data, read, pads))
@@ -215,6 +230,6 @@ def _patch(name: str, strided: Strided, scope: Scope, facts: Facts) -> Patch | R
         positive = Fresh(f"{made}_relu")
         nodes.append(NewNode("Relu", (last,), (positive,)))
         last = positive
-    edit = Edit((conv, *match.between, match.pool), tuple(nodes), (), {match.made: last})
+    edit = Edit(gone, tuple(nodes), (), {match.made: last})
     title = f"{name} and {match.pool.op_type} '{match.pool.name}' as {label(strided.taps)}"
     return Patch(title, match.pool, {scope: edit})

@@ -40,6 +40,8 @@ class Net:
         Operators behind it, each with its attributes.
     taps
         Those that are not zero.
+    ahead
+        Whether a convolution that keeps the size comes before the Relu.
     seed
         Of weight, bias and samples.
     static
@@ -53,6 +55,7 @@ class Net:
     static: bool
     after: tuple[tuple[str, dict[str, object]], ...] = ()
     taps: tuple[slice, ...] = ()
+    ahead: bool = False
 
     @property
     def axes(self) -> int:
@@ -75,9 +78,17 @@ class Net:
         constants = {"w": self.weight}
         if self.biased:
             constants["b"] = rng.standard_normal(self.shape[0]).astype(np.float32)
+        first = []
+        given = list(constants)
+        if self.ahead:
+            shape = (self.inputs, self.inputs, *[3] * self.axes)
+            constants["v"] = (rng.standard_normal(shape) / 3**self.axes).astype(np.float32)
+            pads = {"pads": [1] * 2 * self.axes}
+            first = [onnx.helper.make_node("Conv", ["x", "v"], ["a"], **pads)]
         nodes = [
-            onnx.helper.make_node("Relu", ["x"], ["h"]),
-            onnx.helper.make_node("Conv", ["h", *constants], ["c0"], **self.attributes),
+            *first,
+            onnx.helper.make_node("Relu", ["a" if first else "x"], ["h"]),
+            onnx.helper.make_node("Conv", ["h", *given], ["c0"], **self.attributes),
             *(
                 onnx.helper.make_node(op_type, [f"c{k}"], [f"c{k + 1}"], **attributes)
                 for k, (op_type, attributes) in enumerate(self.after)
