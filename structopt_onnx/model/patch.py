@@ -36,6 +36,12 @@ class Names:
                 if node.name:
                     self._taken.add(node.name)
 
+    def hand_over(self, value: ir.Value) -> None:
+        """Make the name of a value that goes away free for what replaces it."""
+        name = value.name or ""
+        value.name = self.fresh(f"{name}_unused")
+        self._taken.discard(name)
+
     def fresh(self, wish: str) -> str:
         """Return `wish`, or the first of ``wish_1``, ``wish_2``... that nobody has."""
         name, number = wish, self._last.get(wish, 0)
@@ -130,11 +136,23 @@ class Patch:
         }
         made: dict[Fresh, ir.Value] = {}
         for scope, edit in outer_first(self.edits):
+            for old, new in edit.rewire.items():
+                if isinstance(new, Fresh) and new.name == old.name and _leaves(old, edit, dying):
+                    names.hand_over(old)
             _apply_edit(scope, edit, made, names, provenance)
         for value in dying:
             if value.graph is not None and not value.uses():
                 del value.graph.initializers[value.name or ""]
         return replaced
+
+
+def _leaves(old: ir.Value, edit: Edit, dying: tuple[ir.Value, ...]) -> bool:
+    """Whether a replaced value goes away without `_settle` passing on its name."""
+    made = old.producer()
+    if made is None:
+        return old in dying
+    new = edit.rewire[old]
+    return made in edit.remove and isinstance(new, Fresh) and new.tensor is not None
 
 
 def _apply_edit(
