@@ -39,6 +39,8 @@ from structopt_onnx.passes.recurrence.simplify_recurrent_plumbing import Simplif
 from structopt_onnx.passes.recurrence.tie_recurrent_weights import TieRecurrentWeights
 from structopt_onnx.passes.recurrence.unroll_recurrence import UnrollRecurrence
 from structopt_onnx.passes.sharing.share_initializers import ShareInitializers
+from structopt_onnx.passes.sparsity.decode_sparse import DecodeSparse
+from structopt_onnx.passes.sparsity.encode_sparse import EncodeSparse
 from structopt_onnx.rewriting.passes import Cleanup, Pass
 
 if TYPE_CHECKING:
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
 
 OWN: tuple[type[Step], ...] = (
     Normalize,
+    DecodeSparse,
     RemoveIdentities,
     ShareInitializers,
     RerollRecurrence,
@@ -75,6 +78,7 @@ OWN: tuple[type[Step], ...] = (
     FactorRecurrentInput,
     NarrowEmbedding,
     TieRecurrentWeights,
+    EncodeSparse,
 )
 GROUP = "structopt_onnx.passes"
 

@@ -105,8 +105,23 @@ class Bench:
 
     @property
     def exact_steps(self) -> tuple[Step, ...]:
-        """Return the steps that hold for every input."""
-        return tuple(s for s in self.options.steps() if s.exactness is not Exactness.LOSSY)
+        """Return the steps that hold for every input, without those that run last."""
+        return tuple(
+            step
+            for step in self.options.steps()
+            if step.exactness is not Exactness.LOSSY and not _encodes(step)
+        )
+
+    @property
+    def encoding_steps(self) -> tuple[Step, ...]:
+        """Return the steps that others would undo; they run last."""
+        return tuple(step for step in self.options.steps() if _encodes(step))
+
+    @property
+    def promise(self) -> Exactness:
+        """Return what a file without lossy rewrites is held to."""
+        steps = (*self.exact_steps, *self.encoding_steps)
+        return Exactness.weakest(step.exactness for step in steps)
 
     @property
     def lossy_steps(self) -> tuple[Pass, ...]:
@@ -184,6 +199,10 @@ class Bench:
         return Session(
             model, optimize=optimize, threads=options.threads, libraries=options.libraries
         )
+
+
+def _encodes(step: Step) -> bool:
+    return isinstance(step, Pass) and step.encodes
 
 
 def prepare(

@@ -10,7 +10,6 @@ from structopt_onnx.api.exact import first_bad
 from structopt_onnx.api.inputs import Opened, open_source, sample_report, samples_for
 from structopt_onnx.api.replay import RECORD_KEY, Replay, ReplayRecord, decode, digest, fingerprint
 from structopt_onnx.errors import DataError, UsageError
-from structopt_onnx.model.exactness import Exactness
 from structopt_onnx.validation.models import ModelValidation, validate_models
 
 if TYPE_CHECKING:
@@ -198,7 +197,7 @@ class _Search:
             candidate,
             self._judged,
             max_error=self._max_error,
-            exactness=Exactness.weakest(step.exactness for step in self._bench.exact_steps),
+            exactness=self._bench.promise,
             synthetic=self._judged.synthetic,
             threads=self._threads,
             libraries=self._bench.options.libraries,

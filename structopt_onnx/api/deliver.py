@@ -198,9 +198,7 @@ def _check(bench: Bench, delivery: Delivery, path: Path, judged: Samples) -> Non
             judged,
             max_error=options.max_error if candidate.lossy else None,
             unlimited=candidate.lossy and options.max_error is None,
-            exactness=Exactness.LOSSY
-            if candidate.lossy
-            else Exactness.weakest(step.exactness for step in bench.exact_steps),
+            exactness=Exactness.LOSSY if candidate.lossy else bench.promise,
             synthetic=judged.synthetic,
             threads=options.threads,
             libraries=options.libraries,

@@ -81,6 +81,8 @@ def explain(
     with bench.clock.stage("fit"):
         fit = _fit_part(bench)
         sites = collect_sites(bench, exact, fit) if bench.lossy_steps else []
+    with bench.clock.stage("encode"):
+        model = manager.run(model.clone(), bench.encoding_steps)
     fitted = any(site.choice.basis == "calibration" for site in sites)
     report = replace(sample_report(bench.samples), fit=len(fit))
     return Report(

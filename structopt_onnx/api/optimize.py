@@ -21,6 +21,7 @@ from structopt_onnx.api.speed import without_slow_steps
 from structopt_onnx.errors import UsageError, ValidationFailed
 from structopt_onnx.report.record import EstimateRow, Report, Size
 from structopt_onnx.rewriting.pipeline import pipeline_text
+from structopt_onnx.rewriting.record import RewriteRecord
 from structopt_onnx.runtime.coverage import coverage
 from structopt_onnx.runtime.machine import current
 
@@ -162,7 +163,7 @@ def _candidates(
         if bench.options.fuel is None:
             with bench.clock.stage("exact passes"):
                 model = manager.run(model, bench.exact_steps)
-        yield _recorded(bench, exact, Candidate(model, manager, "all rewrites", lossy=True))
+        yield from _finished(bench, exact, Candidate(model, manager, "all rewrites", lossy=True))
     applied = bool(exact.manager.record.applied)
 
     def faster() -> Candidate | None:
@@ -170,12 +171,12 @@ def _candidates(
         if fewer is exact or not fewer.manager.record.applied:
             return None
         what = "exact rewrites without those that cost time"
-        return _recorded(bench, fewer, Candidate(fewer.model, fewer.manager, what))
+        return next(_finished(bench, fewer, Candidate(fewer.model, fewer.manager, what)))
 
     rewritten = Candidate(
         exact.model, exact.manager, "exact rewrites", least=not applied, faster=faster
     )
-    yield _recorded(bench, exact, rewritten)
+    yield from _finished(bench, exact, rewritten)
     if stage is not None and stage.plan:
         # Where only the exact ones cost time, the lossy ones may still be worth having.
         alone, manager = bench.model.clone(), bench.manager()
@@ -183,6 +184,24 @@ def _candidates(
             yield _recorded(bench, exact, Candidate(alone, manager, "lossy rewrites", lossy=True))
     unchanged = Candidate(bench.model.clone(), bench.manager(), "the original as read", least=True)
     yield _recorded(bench, exact, unchanged)
+
+
+def _finished(bench: Bench, exact: ExactStage, candidate: Candidate) -> Iterator[Candidate]:
+    """Yield a candidate with its weights encoded, if any are, and then as it is."""
+    done = candidate.manager.record
+    manager = replace(
+        candidate.manager,
+        record=RewriteRecord(list(done.applied), list(done.refused), done.sweeps),
+    )
+    with bench.clock.stage("encode"):
+        model = manager.run(candidate.model.clone(), bench.encoding_steps)
+    if len(manager.record.applied) > len(done.applied):
+        what = f"{candidate.what}, weights encoded"
+        encoded = replace(candidate, model=model, manager=manager, what=what, least=False)
+        yield _recorded(bench, exact, encoded)
+    else:
+        candidate = replace(candidate, manager=manager)
+    yield _recorded(bench, exact, candidate)
 
 
 def _recorded(bench: Bench, exact: ExactStage, candidate: Candidate) -> Candidate:

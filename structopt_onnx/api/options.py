@@ -10,6 +10,7 @@ from structopt_onnx.api.keep import Keep
 from structopt_onnx.api.metric import TaskMetric
 from structopt_onnx.errors import UsageError
 from structopt_onnx.passes import catalogue
+from structopt_onnx.passes.sparsity.encode_sparse import FORMATS
 from structopt_onnx.rewriting.cost import Objective
 from structopt_onnx.rewriting.pipeline import parse_pipeline, whole_pipeline
 from structopt_onnx.rewriting.target import TARGETS
@@ -50,6 +51,10 @@ class OptimizeOptions:
         names.
     tolerate
         Share by which measured time may rise when something else is minimized.
+    sparse_format
+        How weights with zeros are stored: ``auto`` for the smallest encoding, ``initializer``,
+        ``bitmask`` or ``delta``, ``none`` for dense, except what came encoded. None is ``auto``
+        where bytes are minimized, else ``none``.
     target
         Where the model will run: ``cpu``, or ``nnapi``, ``coreml`` or ``qnn``, which are known by
         the operators that they list. Validation and measurement use the CPU whatever it is.
@@ -87,6 +92,7 @@ class OptimizeOptions:
     refit: bool = True
     minimize: Objective = "time"
     tolerate: float = 0.0
+    sparse_format: str | None = None
     target: str = "cpu"
     only: tuple[str, ...] = ()
     skip: tuple[str, ...] = ()
@@ -112,6 +118,10 @@ class OptimizeOptions:
         if self.minimize not in get_args(Objective):
             raise UsageError(
                 f"minimize is one of {', '.join(get_args(Objective))}, not '{self.minimize}'"
+            )
+        if self.sparse_format not in (None, *FORMATS):
+            raise UsageError(
+                f"sparse_format is one of {', '.join(FORMATS)}, not '{self.sparse_format}'"
             )
         if self.target not in TARGETS:
             raise UsageError(f"target is one of {', '.join(TARGETS)}, not '{self.target}'")
@@ -176,6 +186,10 @@ class OptimizeOptions:
     def steps(self) -> tuple[Step, ...]:
         """Return the steps of the pipeline; those that have a target are given the run's."""
         known, shared = catalogue(), {"target": self.target}
+        if self.sparse_format is not None:
+            shared["sparse_format"] = self.sparse_format
+        elif self.passes is None:
+            shared["sparse_format"] = "auto" if self.objective == "bytes" else "none"
         if self.passes is not None:
             return parse_pipeline(self.passes, known, shared)
         return whole_pipeline(known, shared)

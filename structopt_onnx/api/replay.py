@@ -90,12 +90,15 @@ class Replay:
         manager.apply_plan(model, planned)
         if count > exact_count + len(self._record.lossy):
             model = manager.run(model, self._bench.exact_steps)
+            model = manager.run(model, self._bench.encoding_steps)
         return model, tuple(manager.record.applied)
 
     def _exact(self, fuel: int) -> ExactStage:
         deny = frozenset(self._record.deny)
         manager = self._bench.manager(deny, fuel)
         model = manager.run(self._bench.model.clone(), self._bench.exact_steps)
+        if not self._record.lossy:
+            model = manager.run(model, self._bench.encoding_steps)
         return ExactStage(model, manager, deny, ())
 
     def _lossy(self, fitted: ExactStage, sites: Sequence[Site], fit: Samples) -> list[Planned]:

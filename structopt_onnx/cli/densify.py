@@ -29,9 +29,9 @@ def densify(
     seed: options.Seed = 0,
     threads: options.Threads = 1,
 ) -> None:
-    """Make the sparse tensors of a model dense.
+    """Make the sparse and encoded tensors of a model dense.
 
-    For tools that can not read sparse ones. --seed and --threads change nothing here.
+    For tools that can not read them. --seed and --threads change nothing here.
     """
     del seed, threads
     terminal = Terminal(json, quiet)
@@ -40,7 +40,7 @@ def densify(
         result = structopt_onnx.densify(source, output)
     sizes = f"{count(result.bytes_before)} -> {count(result.bytes_after)} bytes"
     tensors = plural(result.count, "sparse tensor")
-    proved = "same bits when run" if result.verified else "not run: no inputs could be made up"
+    proved = "same outputs when run" if result.verified else "not run: no inputs could be made up"
     text = f"{source} -> {output}: {tensors} made dense, {sizes}; {proved}"
     terminal.tell(result, lambda: line(text))
 

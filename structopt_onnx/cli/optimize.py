@@ -20,6 +20,7 @@ Examples:
   structopt-onnx optimize in.onnx out.onnx --calibration s.npz --metric agreement --max-drop 0.005
   structopt-onnx optimize in.onnx out.onnx --calibration s.npz --metric my.py:top1 --max-drop 0.01
   structopt-onnx optimize in.onnx out.onnx --calibration s.npz --keep parameters=0.5
+  structopt-onnx optimize pruned.onnx small.onnx --minimize bytes
   structopt-onnx optimize model.onnx small.onnx --passes share-initializers --no-benchmark
   structopt-onnx optimize model.onnx model.onnx --skip '/decoder/*' --report report.json
 """
@@ -37,6 +38,7 @@ def optimize(
     calibration: options.Calibration = None,
     minimize: options.Minimized = options.Minimize.TIME,
     tolerate: options.Tolerate = 0.0,
+    sparse_format: options.SparseFormat = None,
     target: options.TargetName = "cpu",
     passes: options.Passes = None,
     only: options.Only = None,
@@ -79,6 +81,7 @@ def optimize(
             refit=refit,
             minimize=minimize.value,
             tolerate=tolerate,
+            sparse_format=None if sparse_format is None else sparse_format.value,
             target=target,
             only=tuple(only or ()),
             skip=tuple(skip or ()),

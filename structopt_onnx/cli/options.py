@@ -20,6 +20,16 @@ class Minimize(StrEnum):
     PARAMETERS = "parameters"
 
 
+class Sparse(StrEnum):
+    """How weights with zeros are stored."""
+
+    AUTO = "auto"
+    INITIALIZER = "initializer"
+    BITMASK = "bitmask"
+    DELTA = "delta"
+    NONE = "none"
+
+
 Source = Annotated[
     Path, typer.Argument(metavar="IN", help="The model to read.", show_default=False)
 ]
@@ -185,6 +195,15 @@ Tolerate = Annotated[
         "--tolerate",
         metavar="SHARE",
         help="How much measured time may rise when something else is minimized: 0.1 is 10 %.",
+    ),
+]
+SparseFormat = Annotated[
+    Sparse | None,
+    typer.Option(
+        "--sparse-format",
+        help="How weights with zeros are stored: auto for the smallest. By default auto with"
+        " --minimize bytes, else none; what came encoded stays so.",
+        show_default=False,
     ),
 ]
 TargetName = Annotated[

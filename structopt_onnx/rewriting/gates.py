@@ -61,8 +61,8 @@ class NameFilter:
 
     Patterns are shell globs over the names of the nodes and of the weights that a patch is
     about. A library step can't be held to single nodes and is left out while a filter is set. A
-    patch that only writes new numbers is let through: they go where a patch that was admitted put
-    nodes of its own, which have other names.
+    lossy patch that only writes new numbers is let through: they go where a patch that was admitted
+    put nodes of its own, which have other names.
     """
 
     only: Sequence[str] = ()
@@ -75,12 +75,13 @@ class NameFilter:
             return None
         if patch is None:
             return Refusal("name-filter", "library step left out by --only/--skip", step.name)
-        if all(
-            edit.replace_data and not (edit.remove or edit.add) for edit in patch.edits.values()
-        ):
+        edits = patch.edits.values()
+        only_data = all(edit.replace_data and not (edit.remove or edit.add) for edit in edits)
+        if only_data and step.exactness is Exactness.LOSSY:
             return None
         names = {node.name or "" for node in (*patch.removed(), patch.anchor)}
         names |= {value.name or "" for value in patch.dying_initializers()}
+        names |= {value.name or "" for edit in edits for value in edit.replace_data}
         chosen = not self.only or any(fnmatchcase(n, p) for n in names for p in self.only)
         skipped = any(fnmatchcase(n, p) for n in names for p in self.skip)
         if chosen and not skipped:

@@ -96,14 +96,16 @@ class Pass(ABC):
     """Looks at a graph and proposes edits; never edits. Its dataclass fields are its options.
 
     Class attributes: `name` as used in pipeline text, `exactness`, `refusals` (every code with
-    its meaning) and `canonical` for passes whose patches need not lower the cost because they
-    bring a graph into the form others look for.
+    its meaning), `canonical` for passes whose patches need not lower the cost because they
+    bring a graph into the form others look for, and `encodes` for those that run once everything
+    else is done, because others would undo them.
     """
 
     name: ClassVar[str]
     exactness: ClassVar[Exactness]
     refusals: ClassVar[Mapping[str, str]] = {}
     canonical: ClassVar[bool] = False
+    encodes: ClassVar[bool] = False
 
     def needs(self, scope: Scope, facts: Facts) -> Iterable[Statistic]:
         """Return the activation statistics that would help this pass; none by default."""

@@ -77,7 +77,8 @@ def test_densify_says_whether_the_result_was_run(run, calls):
     assert "densify" not in calls
     done = run("densify", "a.onnx", "b.onnx")
     assert done.out == (
-        "a.onnx -> b.onnx: 2 sparse tensors made dense, 1,000 -> 2,000 bytes; same bits when run\n"
+        "a.onnx -> b.onnx: 2 sparse tensors made dense, 1,000 -> 2,000 bytes; same outputs when"
+        " run\n"
     )
 
 

@@ -1,0 +1,1 @@
+"""Passes about weights with zeros in them."""
