@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import onnx_ir as ir
-
 from structopt_onnx.api.inputs import Opened, open_source, samples_for
+from structopt_onnx.api.stored_tensors import StoredTensors, TensorRow
 from structopt_onnx.errors import ModelError
 from structopt_onnx.model.facts import Facts
-from structopt_onnx.model.scope import Scope, scopes
-from structopt_onnx.model.sparse import MARK
+from structopt_onnx.model.scope import scopes
 from structopt_onnx.rewriting.cost import Cost, graph_cost
 from structopt_onnx.rewriting.target import TARGETS
 from structopt_onnx.runtime.file_size import model_file_bytes
@@ -22,39 +18,14 @@ from structopt_onnx.runtime.shapes import observed_shapes
 from structopt_onnx.validation.interface import DeclaredPort, Interface
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
+
+    import onnx_ir as ir
 
     from structopt_onnx.model.loading import Source
 
-Held = tuple[str, ir.TensorProtocol, ir.Value, Scope]
-"""A stored tensor: its name, itself, the value that holds it, and where."""
-
-
-@dataclass(frozen=True)
-class TensorRow:
-    """A tensor that a model stores.
-
-    Parameters
-    ----------
-    name
-        Name of the initializer, or of the output of the Constant node.
-    dtype, shape
-        Such as ``float32`` and ``[256, 64]``.
-    bytes
-        Bytes of its dense form.
-    zeros
-        Share of elements that are zero; None for strings and empty tensors.
-    scope
-        Where it is: ``graph``, or the path of a subgraph or function.
-    """
-
-    name: str
-    dtype: str
-    shape: str
-    bytes: int
-    zeros: float | None
-    scope: str
+__all__ = ["Inspection", "TensorRow", "inspect"]
 
 
 @dataclass(frozen=True)
@@ -137,13 +108,12 @@ def inspect(
     model, stored = opened.model, opened.stored
     shapes, notes = _shapes(opened, data, seed, threads, libraries)
     cost = graph_cost(model, Facts(model, shapes=shapes))
-    held = list(_stored_tensors(model))
+    stored_tensors = StoredTensors(model)
     declared = Interface.of(model)
     if declared.overridable:
         names = ", ".join(port.name for port in declared.overridable)
         notes.append(f"inputs with a default, which may be overridden: {names}")
-    notes += _storage_notes(held)
-    rows = (_row(*entry) for entry in held)
+    notes += stored_tensors.notes()
     return Inspection(
         source=opened.name,
         producer=" ".join(part for part in (model.producer_name, model.producer_version) if part),
@@ -154,7 +124,7 @@ def inspect(
         cost=replace(cost, seconds=TARGETS["cpu"].seconds(cost)),
         file_bytes=len(stored) if isinstance(stored, bytes) else model_file_bytes(stored),
         operators=_operators(model),
-        tensors=tuple(sorted(rows, key=lambda row: (-row.bytes, row.scope, row.name))),
+        tensors=stored_tensors.rows(),
         metadata=tuple(model.metadata_props),
         functions=tuple(f"{f.domain}::{f.name}" for f in model.functions.values()),
         notes=tuple(notes),
@@ -178,35 +148,6 @@ def _shapes(
         return {}, [f"not run, so MACs are counted by declared shapes: {error}"]
 
 
-def _stored_tensors(model: ir.Model) -> Iterator[Held]:
-    for scope in scopes(model):
-        for name, value in scope.graph.initializers.items():
-            if value.const_value is not None:
-                yield name, value.const_value, value, scope
-        for node in scope.graph:
-            if node.domain != "" or node.op_type != "Constant":
-                continue
-            attribute = node.attributes.get("value")
-            if attribute is not None and attribute.type == ir.AttributeType.TENSOR:
-                output = node.outputs[0]
-                yield output.name or "", attribute.as_tensor(), output, scope
-
-
-def _row(name: str, tensor: ir.TensorProtocol, _: ir.Value, scope: Scope) -> TensorRow:
-    zeros = None
-    if tensor.dtype != ir.DataType.STRING and tensor.size:
-        zeros = 1.0 - int(np.count_nonzero(tensor.numpy())) / tensor.size
-    shape = f"[{', '.join(str(size) for size in tensor.shape.dims)}]"
-    dtype = "string" if tensor.dtype == ir.DataType.STRING else str(tensor.dtype.numpy())
-    return TensorRow(name, dtype, shape, _nbytes(tensor), zeros, scope.path)
-
-
-def _nbytes(tensor: ir.TensorProtocol) -> int:
-    if tensor.dtype == ir.DataType.STRING:
-        return sum(len(text) for text in tensor.numpy().reshape(-1).tolist())
-    return tensor.nbytes
-
-
 def _port(port: DeclaredPort) -> tuple[str, str, str]:
     if port.shape is None:
         return port.name, port.type, "?"
@@ -221,34 +162,3 @@ def _operators(model: ir.Model) -> dict[str, int]:
         for node in scope.graph
     )
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
-
-
-def _storage_notes(held: Sequence[Held]) -> Iterator[str]:
-    sparse = [tensor for _, tensor, value, _ in held if MARK in tensor.meta or MARK in value.meta]
-    if sparse:
-        dense = sum(tensor.nbytes for tensor in sparse)
-        yield f"tensors stored sparse: {len(sparse)}, which take {dense} bytes when dense"
-    outside = [t for _, t, _, _ in held if isinstance(t, ir.ExternalTensor)]
-    if outside:
-        files = sorted({str(tensor.location) for tensor in outside})
-        size = sum(tensor.nbytes for tensor in outside)
-        yield f"tensors in external data: {len(outside)}, {size} bytes, in {', '.join(files)}"
-    repeated, size = _duplicates([tensor for _, tensor, _, _ in held])
-    if repeated:
-        yield f"tensors that repeat the bytes of another: {repeated}, {size} bytes"
-
-
-def _duplicates(tensors: Sequence[ir.TensorProtocol]) -> tuple[int, int]:
-    """Count tensors equal to an earlier one, and their bytes; only what is alike is read."""
-    alike: dict[tuple[str, str, int], list[ir.TensorProtocol]] = {}
-    for tensor in tensors:
-        if tensor.dtype != ir.DataType.STRING and tensor.size > 1:
-            key = (tensor.dtype.name, str(tensor.shape), tensor.nbytes)
-            alike.setdefault(key, []).append(tensor)
-    count = size = 0
-    for group in alike.values():
-        if len(group) > 1:
-            distinct = {hashlib.sha256(tensor.tobytes()).digest() for tensor in group}
-            count += len(group) - len(distinct)
-            size += (len(group) - len(distinct)) * group[0].nbytes
-    return count, size

@@ -37,6 +37,10 @@ class _Tensor(Protocol):
     def zeros(self) -> float | None: ...
     @property
     def scope(self) -> str: ...
+    @property
+    def encoding(self) -> str | None: ...
+    @property
+    def saved(self) -> int: ...
 
 
 class _Inspection(Protocol):
@@ -127,10 +131,13 @@ def _tensors(tensors: Sequence[_Tensor]) -> tuple[str, RenderableType]:
             row.shape,
             count(row.bytes),
             "-" if row.zeros is None else f"{100 * row.zeros:.1f}%",
+            row.encoding or "dense",
+            count(row.saved),
             row.scope,
         )
         for row in tensors[:_MOST_TENSORS]
     ]
     some = len(tensors)
     title = f"Weights: {some}" if some <= _MOST_TENSORS else f"Weights: the largest of {some}"
-    return title, table(("name", "type", "shape", "bytes", "zeros", "where"), rows, (3, 4))
+    columns = ("name", "type", "shape", "bytes", "zeros", "smallest as", "saves", "where")
+    return title, table(columns, rows, (3, 4, 6))

@@ -135,3 +135,27 @@ def test_data_that_does_not_fit_is_an_error(models):
 def test_a_missing_file_is_an_error(tmp_path):
     with pytest.raises(so.ModelError, match="no such file"):
         so.inspect(tmp_path / "nothing.onnx")
+
+
+def test_what_weights_could_take(tmp_path):
+    rng = np.random.default_rng(0)
+    weight = np.where(rng.random((64, 64)) < 0.1, rng.standard_normal((64, 64)), 0)
+    signed = np.where(weight == 0, -0.0, weight).astype(np.float32)
+    tensors = {"w": weight.astype(np.float32), "v": weight.astype(np.float32), "s": signed}
+    nodes = [helper.make_node("Sum", ["x", *tensors], ["y"], name="sum")]
+    given = [numpy_helper.from_array(array, name) for name, array in tensors.items()]
+    model = model_of(nodes, [floats("x", [64, 64])], [floats("y", [64, 64])], given)
+    rows = {row.name: row for row in so.inspect(model).tensors}
+    assert rows["w"].zeros == rows["s"].zeros == pytest.approx(0.9, abs=0.02)
+    assert rows["w"].density == pytest.approx(1 - rows["w"].zeros)
+    assert (rows["s"].density, rows["s"].encoding, rows["s"].saved) == (1, None, 0)
+    assert (rows["w"].repeats, rows["v"].repeats) == (None, "w")
+    before = model.ByteSize()
+    so.optimize(model, tmp_path / "b.onnx", passes="encode-sparse", only=("w",), benchmark=False)
+    saved = before - len(onnx.load(tmp_path / "b.onnx").SerializeToString())
+    assert abs(rows["w"].saved - saved) < 1024
+    found = so.inspect(tmp_path / "b.onnx")
+    assert rows["w"].encoding in {"initializer", "delta"}
+    assert any(
+        note.startswith(("tensors decoded", "tensors stored sparse: 1")) for note in found.notes
+    )

@@ -111,7 +111,7 @@ def test_optimize_hands_every_option_over(run, calls):
         --tolerate 0.1 --target cpu --passes normalize --only a* --only b --skip c --fuel 7
         --allow-synthetic --time-limit 2m --max-memory 1.5G --ort-library x.so --no-benchmark
         --benchmark-seconds 5 --cost-seconds 3 --no-external-data --seed 3 --threads 2 --quiet
-        --metric agreement --max-drop 0.01 --keep bytes=0.5 --no-refit"""
+        --metric agreement --max-drop 0.01 --keep bytes=0.5 --no-refit --sparse-format delta"""
     assert run(*words.split()).code == 0
     args, options = calls["optimize"]
     assert args == (Path("in.onnx"), Path("out.onnx"))
@@ -123,6 +123,7 @@ def test_optimize_hands_every_option_over(run, calls):
         "metric": "agreement",
         "max_drop": 0.01,
         "keep": "bytes=0.5",
+        "sparse_format": "delta",
         "refit": False,
         "minimize": "bytes",
         "tolerate": 0.1,
