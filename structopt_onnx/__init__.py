@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from structopt_onnx.api.options import OptimizeOptions
     from structopt_onnx.api.result import Result
     from structopt_onnx.api.validate import ValidationReport, validate
+    from structopt_onnx.model.scipy_matrices import from_scipy, to_scipy
     from structopt_onnx.report.record import Report
     from structopt_onnx.runtime.comparison import Comparison
 
@@ -60,8 +61,10 @@ __all__ = [
     "bisect",
     "densify",
     "explain",
+    "from_scipy",
     "inspect",
     "optimize",
+    "to_scipy",
     "validate",
 ]
 
@@ -78,8 +81,10 @@ _MODULES = {
     "bisect": "api.bisect",
     "densify": "api.densify",
     "explain": "api.explain",
+    "from_scipy": "model.scipy_matrices",
     "inspect": "api.inspect",
     "optimize": "api.optimize",
+    "to_scipy": "model.scipy_matrices",
     "validate": "api.validate",
 }
 

@@ -14,7 +14,7 @@ from structopt_onnx.errors import ModelError
 from structopt_onnx.model.protos import attributes, check_payload, scopes, tensor_nbytes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from structopt_onnx.model.external import DataFolder
 
@@ -134,6 +134,21 @@ def densify_tensor(sparse: onnx.SparseTensorProto, label: str, folder: DataFolde
         The tensor breaks the standard's rules or is larger than `DENSE_LIMIT`; nothing of its dense
         size has been allocated then.
     """
+    elements, linear = coordinates(sparse, label, folder)
+    dims = list(sparse.dims)
+    dense = np.zeros(math.prod(dims), elements.dtype)
+    dense[linear] = elements
+    data = ir.Tensor(dense, dtype=ir.DataType(sparse.values.data_type)).tobytes()
+    return TensorProto(data_type=sparse.values.data_type, dims=dims, raw_data=data)
+
+
+def coordinates(
+    sparse: onnx.SparseTensorProto, label: str, folder: DataFolder
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the listed elements of a sparse tensor and their linear indices, int64, ascending.
+
+    Parameters and errors are those of `densify_tensor`.
+    """
     where = f"{folder.source}: {label}"
     dims, values, indices = list(sparse.dims), sparse.values, sparse.indices
     nbytes = _dense_nbytes(sparse, label, folder)
@@ -159,10 +174,7 @@ def densify_tensor(sparse: onnx.SparseTensorProto, label: str, folder: DataFolde
             f"{where}: indices are out of range, repeated or not in ascending order; export it"
             " again"
         )
-    dense = np.zeros(math.prod(dims), elements.dtype)
-    dense[linear] = elements
-    data = ir.Tensor(dense, dtype=ir.DataType(values.data_type)).tobytes()
-    return TensorProto(data_type=values.data_type, dims=dims, raw_data=data)
+    return elements, linear
 
 
 def _elements(part: TensorProto, label: str, folder: DataFolder) -> np.ndarray:
@@ -183,6 +195,33 @@ def _linear(positions: np.ndarray, dims: list[int]) -> np.ndarray | None:
     if positions.size and (positions[0] < 0 or positions[-1] >= math.prod(dims)):
         return None
     return positions if bool((positions[1:] > positions[:-1]).all()) else None
+
+
+def sparse_tensor(
+    values: ir.TensorProtocol, linear: np.ndarray, dims: Sequence[int], name: str
+) -> onnx.SparseTensorProto:
+    """Return a tensor by its listed elements.
+
+    Parameters
+    ----------
+    values
+        The elements, [nonzeros].
+    linear
+        Where each is, [nonzeros], ascending.
+    dims
+        Shape of the tensor.
+    name
+        The initializer's name; empty for a Constant's `sparse_value`.
+    """
+    sparse = onnx.SparseTensorProto(dims=dims)
+    sparse.values.name = name
+    sparse.values.data_type = int(values.dtype)
+    sparse.values.dims.append(linear.size)
+    sparse.values.raw_data = values.tobytes()
+    sparse.indices.data_type = TensorProto.INT64
+    sparse.indices.dims.append(linear.size)
+    sparse.indices.int64_data.extend(linear.tolist())
+    return sparse
 
 
 def sparsify_tensor(tensor: ir.TensorProtocol, name: str) -> onnx.SparseTensorProto | None:
@@ -206,15 +245,8 @@ def sparsify_tensor(tensor: ir.TensorProtocol, name: str) -> onnx.SparseTensorPr
     # An index takes a byte at least: most tensors with few zeros are told apart by the count.
     if linear.size * (8 + tensor.dtype.bitwidth) >= 8 * tensor.nbytes:
         return None
-    sparse = onnx.SparseTensorProto(dims=tensor.shape.numpy())
     values = ir.Tensor(flat[linear], dtype=tensor.dtype)
-    sparse.values.name = name
-    sparse.values.data_type = int(tensor.dtype)
-    sparse.values.dims.append(linear.size)
-    sparse.values.raw_data = values.tobytes()
-    sparse.indices.data_type = TensorProto.INT64
-    sparse.indices.dims.append(linear.size)
-    sparse.indices.int64_data.extend(linear.tolist())
+    sparse = sparse_tensor(values, linear, tuple(tensor.shape.numpy()), name)
     dense = TensorProto(name=name, data_type=int(tensor.dtype), dims=tensor.shape.numpy())
     return sparse if sparse.ByteSize() < dense.ByteSize() + tensor.nbytes else None
 

@@ -24,7 +24,7 @@ def test_all_is_the_public_api():
         "Bisection", "Comparison", "DensifyResult", "Inspection", "OptimizeOptions", "Report",
         "Result", "ValidationReport",
     }  # fmt: skip
-    assert set(so.__all__) == commands | raised | results
+    assert set(so.__all__) == commands | raised | results | {"from_scipy", "to_scipy"}
     assert set(so.__all__) <= set(dir(so))
     assert list(so.__all__) == sorted(so.__all__)
 
