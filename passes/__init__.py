@@ -41,6 +41,7 @@ from structopt_onnx.passes.recurrence.unroll_recurrence import UnrollRecurrence
 from structopt_onnx.passes.sharing.share_initializers import ShareInitializers
 from structopt_onnx.passes.sparsity.decode_sparse import DecodeSparse
 from structopt_onnx.passes.sparsity.encode_sparse import EncodeSparse
+from structopt_onnx.passes.sparsity.round_nonzeros import RoundNonzeros
 from structopt_onnx.rewriting.passes import Cleanup, Pass
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ OWN: tuple[type[Step], ...] = (
     FactorRecurrentInput,
     NarrowEmbedding,
     TieRecurrentWeights,
+    RoundNonzeros,
     EncodeSparse,
 )
 GROUP = "structopt_onnx.passes"

@@ -150,6 +150,22 @@ class EncodeSparse(Pass):
                 told.add(refusal.code)
                 yield refusal
 
+    def stored_bytes(
+        self, scope: Scope, facts: Facts, value: ir.Value, tensor: ir.TensorProtocol
+    ) -> int | None:
+        """Return what a weight would take with other numbers, if decoded by nodes; else None."""
+        if not self._is_candidate(value) or _misplaced(value) is not None:
+            return None
+        any_ = self.sparse_format == "auto"
+        sizes = (
+            encoding.nbytes
+            for encoding in encodings(tensor)
+            if encoding.layout != "initializer"
+            and (any_ or encoding.layout == self.sparse_format)
+            and self._excluded(encoding, scope, facts, value) is None
+        )
+        return next(sizes, None)
+
     def _excluded(
         self, encoding: Encoding, scope: Scope, facts: Facts, value: ir.Value
     ) -> Refusal | None:

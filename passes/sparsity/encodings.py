@@ -35,8 +35,10 @@ DECODED_TYPES = frozenset(
 )
 """Element types that onnxruntime decodes while it loads."""
 
+COLOURS = 255
+"""Different nonzeros that a table can hold beside a zero."""
+
 _LARGEST_GAP = 255
-_COLOURS = 255
 _SAMPLED = 4096
 # What names, shapes and the nodes of a decode graph take of a file.
 _OVERHEAD: dict[Layout, int] = {"initializer": 256, "bitmask": 2048, "delta": 1408}
@@ -124,10 +126,10 @@ class Nonzeros:
     @cached_property
     def colours(self) -> np.ndarray | None:
         """Return the different values in order of their bits; None where there are too many."""
-        if np.unique(self.bits[:_SAMPLED]).size > _COLOURS:
+        if np.unique(self.bits[:_SAMPLED]).size > COLOURS:
             return None
         found = np.unique(self.bits)
-        return found if found.size <= _COLOURS else None
+        return found if found.size <= COLOURS else None
 
     @cached_property
     def halves(self) -> np.ndarray | None:
