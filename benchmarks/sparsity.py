@@ -5,10 +5,12 @@
 
 A part is a table. ``encoding``: a MatMul of one row with a 1024 x 4096 weight, seeded normal
 numbers of which a share is kept, written dense and by `optimize --sparse-format` in each encoding.
-Bytes are of the file, zlib is level 6 on the dense data, for a channel that compresses anyway.
-Times are those of the paired benchmark on one thread, the encoded model over the dense one; session
-creation and peak memory are of the processes that measured. Equal means the same bits of the output
-in ordinary sessions; what is left of the graph is what onnxruntime saves as its optimized model.
+Rows of float16 and of 255 values are of weights that were rounded so beforehand, in the smallest
+encoding, beside the dense rounded one. Bytes are of the file, zlib is level 6 on the dense data,
+for a channel that compresses anyway. Times are those of the paired benchmark on one thread, the
+encoded model over the dense one; session creation and peak memory are of the processes that
+measured. Equal means the same bits of the output in ordinary sessions; what is left of the graph
+is what onnxruntime saves as its optimized model.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ import onnxruntime
 from pairs import Net, interval, short, where
 
 import structopt_onnx as so
+from structopt_onnx.linalg.codebook import codebook, rounded
 from structopt_onnx.runtime.session import Session
 
 mpl.use("Agg")
@@ -38,7 +41,8 @@ if TYPE_CHECKING:
 ROWS, COLUMNS = 1024, 4096
 DENSITIES = (0.5, 0.3, 0.1, 0.05)
 FORMATS = ("initializer", "bitmask", "delta")
-SECONDS = 15.0
+VALUES = ("float16", "255 values")
+SECONDS = 45.0  # at most; a session on an encoded model takes long to create
 
 
 # Encoding ---------------------------------------------------------------------------------------
@@ -94,11 +98,15 @@ def _mebibytes(timing: so.Timing) -> str:
     return "?" if peak is None else f"{peak / 2**20:,.0f}"
 
 
-def dense_model(density: float) -> onnx.ModelProto:
-    """Write a MatMul whose weight has that share of nonzeros."""
+def dense_model(density: float, values: str = "") -> onnx.ModelProto:
+    """Write a MatMul whose weight has that share of nonzeros, rounded where `values` says so."""
     net = Net((1, ROWS))
     kept = net.rng.random((ROWS, COLUMNS)) < density
     weight = np.where(kept, net.rng.standard_normal((ROWS, COLUMNS)), 0) / np.sqrt(ROWS * density)
+    if values == VALUES[0]:
+        weight = weight.astype(np.float16).astype(np.float32)
+    elif values == VALUES[1]:
+        weight[kept] = rounded(weight[kept], codebook(weight[kept], 255))
     proto = net.proto(net.add("MatMul", net.x, net.stored(weight)))
     output = onnx.helper.make_tensor_value_info("y0", onnx.TensorProto.FLOAT, [1, COLUMNS])
     proto.graph.output[0].CopyFrom(output)
@@ -106,11 +114,12 @@ def dense_model(density: float) -> onnx.ModelProto:
 
 
 def measure_encoding(density: float, name: str, dense: Path, work: Path) -> Encoded:
-    """Encode a model and measure it against the dense one."""
-    path = work / f"{density}_{name}.onnx"
+    """Encode a model and measure it against the dense one; `name` is of FORMATS or of VALUES."""
+    path = work / "encoded.onnx"
     rng = np.random.default_rng(1)
     feeds = [{"x": rng.standard_normal((1, ROWS)).astype(np.float32)} for _ in range(4)]
-    so.optimize(dense, path, sparse_format=name, calibration=feeds, benchmark=False)
+    wanted = name if name in FORMATS else "auto"
+    so.optimize(dense, path, sparse_format=wanted, calibration=feeds, benchmark=False)
     onnx.checker.check_model(str(path))
     sessions = [Session(model) for model in (dense, path)]
     equal = all(
@@ -146,8 +155,8 @@ def encoding(arguments: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
         for density in arguments.density or DENSITIES:
             dense = Path(folder) / "dense.onnx"
-            onnx.save(dense_model(density), dense)
-            for name in FORMATS:
+            for name in (*FORMATS, *VALUES):
+                onnx.save(dense_model(density, name), dense)
                 rows.append(measure_encoding(density, name, dense, Path(folder)))
                 print(f"| {' | '.join(rows[-1].cells())} |", flush=True)
     if arguments.plot is not None:
@@ -157,7 +166,7 @@ def encoding(arguments: argparse.Namespace) -> None:
 def plot_encoding(rows: Sequence[Encoded], path: Path) -> None:
     """Draw bytes, session creation and peak memory over the density."""
     figure, axes = plt.subplots(1, 3, figsize=(10.5, 3.4), layout="constrained")
-    for name, marker in zip(FORMATS, "xo^", strict=True):
+    for name, marker in zip((*FORMATS, *VALUES), "xo^sd", strict=True):
         mine = [row for row in rows if row.format == name]
         densities = [row.density for row in mine]
         series = (

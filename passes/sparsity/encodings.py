@@ -167,22 +167,21 @@ def _all(tensor: ir.TensorProtocol, nonzeros: Nonzeros) -> Iterator[Encoding]:
     yield Encoding("initializer", "plain", listed + _OVERHEAD["initializer"])
     if tensor.dtype not in DECODED_TYPES:
         return
-    size = nonzeros.flat.itemsize
-    layouts: tuple[tuple[Layout, int, int], ...] = (
-        ("bitmask", -(-nonzeros.flat.size // 8), count + 1),
-        ("delta", nonzeros.steps, nonzeros.steps),
-    )
-    for layout, index, entries in layouts:
-        nbytes = index + _OVERHEAD[layout]
-        yield Encoding(layout, "plain", nbytes + entries * size)
-        # Codes are worth looking for only where they could be what saves.
-        if nbytes + entries >= tensor.nbytes:
-            continue
-        if nonzeros.halves is not None:
-            yield Encoding(layout, "half", nbytes + 2 * entries + _HALF_OVERHEAD)
-        if size > 1 and nonzeros.colours is not None:
-            table = size * (nonzeros.colours.size + 1)
-            yield Encoding(layout, "palette", nbytes + entries + table + _PALETTE_OVERHEAD)
+    # Value forms with the bytes of an entry and those beside it.
+    forms: list[tuple[Values, int, int]] = [("plain", nonzeros.flat.itemsize, 0)]
+    if nonzeros.halves is not None:
+        forms.append(("half", 2, _HALF_OVERHEAD))
+    if nonzeros.flat.itemsize > 1 and nonzeros.colours is not None:
+        table = nonzeros.flat.itemsize * (nonzeros.colours.size + 1)
+        forms.append(("palette", 1, table + _PALETTE_OVERHEAD))
+    index = -(-nonzeros.flat.size // 8) + _OVERHEAD["bitmask"]
+    for values, size, beside in forms:
+        yield Encoding("bitmask", values, index + size * (count + 1) + beside)
+    if count * (1 + min(size for _, size, _ in forms)) >= tensor.nbytes:
+        return  # gaps would be much work for nothing
+    index = nonzeros.steps + _OVERHEAD["delta"]
+    for values, size, beside in forms:
+        yield Encoding("delta", values, index + size * nonzeros.steps + beside)
 
 
 @dataclass(frozen=True)

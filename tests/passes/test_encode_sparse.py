@@ -83,6 +83,7 @@ def outputs(proto: onnx.ModelProto, rows: int, optimized: Path | None = None) ->
 
 
 def operators(graph: onnx.GraphProto) -> list[str]:
+    """List the operators of a graph and of those in it."""
     inner = [operators(a.g) for n in graph.node for a in n.attribute if a.HasField("g")]
     return sum(inner, [node.op_type for node in graph.node])
 
@@ -110,6 +111,30 @@ class TestOnnxruntime:
         assert outputs(after, 97, tmp_path / "o.onnx") == weight.tobytes()
         left = set(operators(onnx.load(tmp_path / "o.onnx").graph))
         assert left <= {"If", "Gather", "Identity"}
+
+    @pytest.mark.parametrize("form", FORMS)
+    @pytest.mark.parametrize("inside", [True, False])
+    def test_nothing_is_decoded_in_scans(self, form, inside, tmp_path):
+        weight = pruned((97, 101), 0.05)
+        tensor = numpy_helper.from_array(weight, "w")
+        info = helper.make_tensor_value_info
+        read = helper.make_node("Gather", ["w", "row"], ["p"])
+        body = helper.make_graph(
+            [read], "body", [info("row", TensorProto.INT64, [])], [info("p", 1, [101])]
+        )
+        scan = helper.make_node("Scan", ["rows"], ["y"], body=body, num_scan_inputs=1)
+        inputs, ends = [info("rows", TensorProto.INT64, ["N"])], [info("y", 1, ["N", 101])]
+        graph = helper.make_graph([scan], "g", inputs, ends)
+        attributes = {a.name: a for a in graph.node[0].attribute}
+        holder = attributes["body"].g if inside else graph
+        holder.initializer.append(tensor)
+        opsets = [helper.make_opsetid("", 17)]
+        proto = helper.make_model(graph, opset_imports=opsets, ir_version=8)
+        after, applied = encoded(proto, form)
+        assert applied == 1
+        assert outputs(after, 97, tmp_path / "o.onnx") == weight.tobytes()
+        left = onnx.load(tmp_path / "o.onnx").graph
+        assert sorted(operators(left)) == ["Gather", "Scan"]
 
     @pytest.mark.parametrize("form", ["bitmask", "delta"])
     @pytest.mark.parametrize("values", ["half", "palette"])
