@@ -7,6 +7,7 @@ import onnx_ir as ir
 import pytest
 
 from structopt_onnx.model.loading import load
+from structopt_onnx.model.sparse import MARK
 from structopt_onnx.rewriting.target import TARGETS
 from structopt_onnx.runtime.coverage import Coverage, coverage
 
@@ -61,3 +62,11 @@ def test_the_model_stays_as_it_was():
 
 def test_the_cpu_takes_everything():
     assert coverage(_model(), TARGETS["cpu"]) is None
+
+
+@pytest.mark.parametrize("name", ["nnapi", "coreml", "qnn"])
+def test_weights_may_be_sparse(name: str):
+    dense, sparse = _model(), _model()
+    for tensor in ("w", "r"):
+        sparse.graph.initializers[tensor].meta[MARK] = True
+    assert coverage(sparse, TARGETS[name]) == coverage(dense, TARGETS[name])
