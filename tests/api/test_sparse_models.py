@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -222,6 +224,96 @@ def test_encodings_are_replayed(carrier, tmp_path):
 def _tensors(proto: onnx.ModelProto) -> list[onnx.TensorProto]:
     graphs = [proto.graph, *(a.g for n in proto.graph.node for a in n.attribute if a.HasField("g"))]
     return [tensor for graph in graphs for tensor in graph.initializer]
+
+
+def pruned_model(path: Path) -> Path:
+    """Write a product with one weight of which a tenth is left."""
+    rng = np.random.default_rng(0)
+    weight = np.where(rng.random((SIDE, 4 * SIDE)) < 0.1, rng.standard_normal((SIDE, 4 * SIDE)), 0)
+    info = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"], name="product")],
+        "g",
+        [info("x", TensorProto.FLOAT, ["N", SIDE])],
+        [info("y", TensorProto.FLOAT, ["N", 4 * SIDE])],
+        [numpy_helper.from_array(weight.astype(np.float32), "w")],
+    )
+    opsets = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("options", "forms"),
+    [
+        ({}, []),
+        ({"minimize": "macs"}, []),
+        ({"minimize": "bytes"}, ["delta"]),
+        ({"minimize": "bytes", "sparse_format": "none"}, []),
+        ({"sparse_format": "auto"}, ["delta"]),
+        ({"sparse_format": "bitmask"}, ["bitmask"]),
+        ({"sparse_format": "auto", "target": "coreml"}, ["initializer"]),
+        ({"passes": "encode-sparse"}, ["delta"]),
+        ({"passes": "encode-sparse{sparse_format=initializer}"}, ["initializer"]),
+        ({"sparse_format": "auto", "skip": ("w",)}, []),
+        ({"sparse_format": "initializer", "skip": ("w",)}, []),
+        ({"sparse_format": "initializer", "only": ("product",)}, ["initializer"]),
+        ({"sparse_format": "auto", "only": ("another",)}, []),
+    ],
+)
+def test_what_turns_encoding_on(options, forms, tmp_path):
+    source, out = pruned_model(tmp_path / "in.onnx"), tmp_path / "out.onnx"
+    report = so.optimize(source, out, benchmark=False, **options).report
+    titles = [entry.title for entry in report.applied if entry.step == "encode-sparse"]
+    assert [title.split()[1].strip(",") for title in titles] == forms
+    assert not report.rolled_back
+    smaller = out.stat().st_size < 0.3 * source.stat().st_size
+    assert smaller == bool(forms)
+    told = so.explain(source, **options)
+    assert [e.title for e in told.applied if e.step == "encode-sparse"] == titles
+
+
+def test_a_format_that_there_is_not():
+    with pytest.raises(so.UsageError, match="sparse_format is one of auto, initializer"):
+        so.OptimizeOptions(sparse_format="csr")
+    with pytest.raises(so.UsageError, match="sparse_format is one of"):
+        so.OptimizeOptions(passes="encode-sparse{sparse_format=csr}")
+
+
+def test_where_the_encoded_file_fails_the_dense_one_is_kept(tmp_path, monkeypatch):
+    module = importlib.import_module("structopt_onnx.api.deliver")
+    real = module.validate_models
+
+    def broken(reference, candidate, *others, **options):
+        verdict = real(reference, candidate, *others, **options)
+        names = {t.name for t in onnx.load(candidate).graph.initializer}
+        encoded = "w" not in names
+        return replace(verdict, interface=("planted",)) if encoded else verdict
+
+    monkeypatch.setattr(module, "validate_models", broken)
+    source, out = pruned_model(tmp_path / "in.onnx"), tmp_path / "out.onnx"
+    report = so.optimize(source, out, benchmark=False, minimize="bytes").report
+    assert report.rolled_back == ("exact rewrites, weights encoded: planted",)
+    assert [t.name for t in onnx.load(out).graph.initializer] == ["w"]
+
+
+def test_the_shipped_regression(models, tmp_path):
+    source = models / "sparse_linear_regression.onnx"
+    small, dense, again = (tmp_path / f"{name}.onnx" for name in ("small", "dense", "again"))
+    so.optimize(source, small, minimize="bytes", benchmark=False)
+    so.densify(small, dense)
+    step = "encode-sparse{least_bytes=256}"
+    so.optimize(dense, again, passes=step, benchmark=False)
+    with np.load(models / "sparse_linear_regression_test.npz") as arrays:
+        feeds_ = {"x": arrays["x"]}
+    expected_ = Session(source).run(feeds_)["prediction"]
+    for path in (small, dense, again):
+        assert Session(path).run(feeds_)["prediction"].tobytes() == expected_.tobytes()
+    sizes = {path.stem: path.stat().st_size for path in (source, small, dense, again)}
+    assert sizes["small"] < sizes["sparse_linear_regression"] < sizes["again"] < sizes["dense"]
+    for path in (small, again):
+        (weights,) = onnx.load(path).graph.sparse_initializer
+        assert so.to_scipy(weights).nnz == 18
 
 
 HOSTILE = {
