@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from structopt_onnx.model.scope import Scope
 
 _DECODES = frozenset({"BitShift", "BitwiseAnd", "ScatterElements", "ScatterND"})
-_MOST_ELEMENTS = 2**28
+_MOST_ELEMENTS = 2**27  # of eight bytes: what onnxruntime computes while it loads
 _CASTS = frozenset("fiub")  # kinds of numpy's types
 
 
@@ -49,7 +49,7 @@ class DecodeTree:
             inputs = [known[value] for value in node.inputs if value is not None]
             try:
                 made = _OPERATORS[node.op_type](node, inputs)
-            except (ArithmeticError, IndexError, KeyError, TypeError, ValueError):
+            except (ArithmeticError, LookupError, MemoryError, TypeError, ValueError):
                 return None
             known[node.outputs[0]] = made
         return known[self.root.outputs[0]]

@@ -10,7 +10,7 @@ Why
 
 Leaves alone
     Outputs of the graph, function bodies, and what does not compute: indices out of range, shapes
-    that don't fit, more than 2^28 elements.
+    that don't fit, more than 2^27 elements.
 
 Exactness
     ROUNDING: the weights are the same bits; see encode-sparse.
