@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -61,14 +61,26 @@ class LastFactor:
         matrix = stored.reshape(len(stored), -1)
         return self.alpha * (matrix.T if self.turned else matrix)
 
-    def written(self, scope: Scope, factor: FloatArray, bias: FloatArray) -> Patch:
+    def stored(self, factor: FloatArray) -> npt.NDArray[Any]:
+        """Return a new A as the weight's array."""
+        matrix = factor / self.alpha + 0.0  # a zero that was turned is a plain zero
+        return _like(self.weight, matrix.T if self.turned else matrix)
+
+    def stored_bias(self, bias: FloatArray) -> npt.NDArray[Any]:
+        """Return a new b as the addend's array."""
+        if self.addend is None:
+            raise ValueError(self.weight.name)
+        return _like(self.addend, bias / self.beta)
+
+    def written(
+        self, scope: Scope, factor: FloatArray, bias: FloatArray, what: str = "fitted to its inputs"
+    ) -> Patch:
         """Describe the edit that writes a new A, and b where it may change."""
-        matrix = factor / self.alpha
-        data = {self.weight: matrix.T if self.turned else matrix}
+        data = {self.weight: self.stored(factor)}
         if self.addend is not None:
-            data[self.addend] = bias / self.beta
-        edit = Edit(replace_data={value: _like(value, array) for value, array in data.items()})
-        return Patch(f"{self.weight.name}: fitted to its inputs", self.node, {scope: edit})
+            data[self.addend] = self.stored_bias(bias)
+        edit = Edit(replace_data={value: ir.tensor(array) for value, array in data.items()})
+        return Patch(f"{self.weight.name}: {what}", self.node, {scope: edit})
 
 
 def last_factor(weight_name: str, scope: Scope, facts: Facts) -> LastFactor | Refusal:
@@ -141,7 +153,7 @@ def _tensor(value: ir.Value) -> ir.TensorProtocol:
     return value.const_value
 
 
-def _like(value: ir.Value, array: FloatArray) -> ir.TensorProtocol:
+def _like(value: ir.Value, array: FloatArray) -> npt.NDArray[Any]:
     tensor = _tensor(value)
     shaped = array.reshape(tensor.shape.numpy())
-    return ir.tensor(np.ascontiguousarray(shaped, tensor.dtype.numpy()))
+    return np.ascontiguousarray(shaped, tensor.dtype.numpy())

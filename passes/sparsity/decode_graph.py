@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from structopt_onnx.model.edit import AttributeValue
-    from structopt_onnx.passes.sparsity.encodings import Layout, Stored
+    from structopt_onnx.rewriting.encodings import Layout, Stored
 
 OPSET = 11
 """The first opset with BitShift, CumSum and ScatterElements."""

@@ -34,8 +34,9 @@ from structopt_onnx.model.tensors import detached
 from structopt_onnx.passes.sparsity.constant_tree import decode_trees
 from structopt_onnx.passes.sparsity.decode_graph import OPERATORS, OPSET, Decoder
 from structopt_onnx.passes.sparsity.decode_sparse import DECODED
-from structopt_onnx.passes.sparsity.encodings import (
+from structopt_onnx.rewriting.encodings import (
     DECODED_TYPES,
+    LEAST_BYTES,
     Encoding,
     Layout,
     Nonzeros,
@@ -108,7 +109,7 @@ class EncodeSparse(Pass):
 
     sparse_format: str = "auto"
     target: str = "cpu"
-    least_bytes: int = 4096
+    least_bytes: int = LEAST_BYTES
     most_bytes: int = 2**30
 
     def __post_init__(self) -> None:

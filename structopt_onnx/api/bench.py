@@ -125,11 +125,13 @@ class Bench:
 
     @property
     def lossy_steps(self) -> tuple[Pass, ...]:
-        """Return the passes that need an error budget."""
+        """Return the passes that need an error budget and can lower what is minimized."""
         return tuple(
             step
             for step in self.options.steps()
-            if step.exactness is Exactness.LOSSY and not isinstance(step, Cleanup)
+            if step.exactness is Exactness.LOSSY
+            and not isinstance(step, Cleanup)
+            and self.options.objective in step.lowers
         )
 
     @property
@@ -180,6 +182,13 @@ class Bench:
             shapes = observed_shapes(model, self.samples[0], libraries=self.options.libraries)
         cost = graph_cost(model, Facts(model, shapes=shapes))
         return replace(cost, seconds=self.target.seconds(cost))
+
+    def planned_cost(self, model: ir.Model) -> Cost:
+        """Return `cost` of a plan's model, with weights as they will be stored in the end."""
+        cost = self.cost(model)
+        if any(step.name == "encode-sparse" for step in self.options.steps()):
+            cost = replace(cost, bytes=graph_cost(model, Facts(model), encoded=True).bytes)
+        return cost
 
     def size(
         self,

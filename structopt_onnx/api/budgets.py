@@ -143,7 +143,7 @@ def for_cost(bench: Bench, trials: Trials, keep: Keep, exact: Cost) -> tuple[Tri
             trials.reprobe(trial)  # which of its options is it that can't be run?
             continue
         # What patches share, or the clean-up adds, no sum of single savings knows.
-        over = bench.cost(trials.plan(trial).model).of(objective) - allowed
+        over = bench.planned_cost(trials.plan(trial).model).of(objective) - allowed
         if over > 0:
             missing += over
         elif best is None or trial.measured.error < best.measured.error:

@@ -113,7 +113,7 @@ class LossySearch:
         """Find a plan by the probe part; without one say why, where that is not in the sites."""
         options, trials = self._bench.options, self._trials
         if options.kept is not None:
-            cost = self._bench.cost(self._exact.model)
+            cost = self._bench.planned_cost(self._exact.model)
             trial, unmet = for_cost(self._bench, trials, options.kept, cost)
             if trial is not None and not trial.measured.within(options):
                 return None, f"{trial.measured.excess(options)} on the probe part"

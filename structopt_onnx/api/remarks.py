@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from structopt_onnx.api.replay_record import RECORD_KEY, decode
 from structopt_onnx.errors import UsageError
 from structopt_onnx.model.scope import scopes
+from structopt_onnx.rewriting.passes import Pass
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -95,7 +96,7 @@ def _was_lossy(text: str) -> bool:
 
 def notes(bench: Bench, plan: PlanReport | None, delivery: Delivery) -> tuple[str, ...]:
     """Return anything else the user should know."""
-    found: list[str] = []
+    found = [*_left_out(bench)]
     if plan is not None and not plan.sites:
         found.append("no lossy pass has a site to offer on this model")
     if delivery.left_out:
@@ -107,3 +108,12 @@ def notes(bench: Bench, plan: PlanReport | None, delivery: Delivery) -> tuple[st
     if verdict == "no difference shown" and bench.options.objective == "time":
         found.append("no difference in time was shown: kept for its predicted cost and its size")
     return tuple(found)
+
+
+def _left_out(bench: Bench) -> Iterator[str]:
+    """Say which passes that the user named can't lower what is minimized."""
+    options = bench.options
+    for step in options.steps() if options.passes is not None and options.lossy else ():
+        if isinstance(step, Pass) and options.objective not in step.lowers:
+            lowered = " and ".join(sorted(step.lowers))
+            yield f"{step.name} was left out: it lowers {lowered}, not {options.objective}"

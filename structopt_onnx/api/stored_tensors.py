@@ -14,7 +14,7 @@ from structopt_onnx.model.scope import Scope, scopes
 from structopt_onnx.model.sparse import MARK
 from structopt_onnx.passes.sparsity.constant_tree import decode_trees
 from structopt_onnx.passes.sparsity.encode_sparse import EncodeSparse
-from structopt_onnx.passes.sparsity.encodings import Nonzeros, encodings
+from structopt_onnx.rewriting.encodings import Nonzeros, encodings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import onnx_ir as ir
 
 from structopt_onnx.model.scope import scopes
+from structopt_onnx.rewriting.encodings import encoded_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -112,28 +113,26 @@ def node_macs(
     return 0
 
 
-def weight_cost(weights: Iterable[ir.TensorProtocol]) -> Cost:
-    """Return parameters and bytes of distinct tensors."""
+def weight_cost(weights: Iterable[ir.TensorProtocol], *, encoded: bool = False) -> Cost:
+    """Return parameters and bytes of distinct tensors, those with zeros as if encoded or dense."""
     total = Cost()
     for tensor in weights:
         floating = tensor.dtype.is_floating_point()
-        total += Cost(parameters=tensor.size if floating else 0, bytes=tensor.nbytes)
+        stored = encoded_bytes(tensor) if encoded and floating else tensor.nbytes
+        total += Cost(parameters=tensor.size if floating else 0, bytes=stored)
     return total
 
 
-def graph_cost(model: ir.Model, facts: Facts) -> Cost:
+def graph_cost(model: ir.Model, facts: Facts, *, encoded: bool = False) -> Cost:
     """Return the static cost of a whole model, subgraphs and functions included.
 
     A subgraph's operations are counted once, a function's body once, whatever the number of
-    iterations or calls.
+    iterations or calls. Initializers count as they are, or as what `encoded_bytes` expects.
     """
     total = Cost()
     for scope in scopes(model):
-        total += weight_cost(
-            value.const_value
-            for value in scope.graph.initializers.values()
-            if value.const_value is not None
-        )
+        weights = (v.const_value for v in scope.graph.initializers.values())
+        total += weight_cost((w for w in weights if w is not None), encoded=encoded)
         for node in scope.graph:
             total += node_cost(node, facts)
     return total

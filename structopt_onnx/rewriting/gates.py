@@ -61,8 +61,8 @@ class NameFilter:
 
     Patterns are shell globs over the names of the nodes and of the weights that a patch is
     about. A library step can't be held to single nodes and is left out while a filter is set. A
-    lossy patch that only writes new numbers is let through: they go where a patch that was admitted
-    put nodes of its own, which have other names.
+    refit, which is canonical and writes new numbers only, is let through: they go where a patch
+    that was admitted put nodes of its own, which have other names.
     """
 
     only: Sequence[str] = ()
@@ -77,7 +77,8 @@ class NameFilter:
             return Refusal("name-filter", "library step left out by --only/--skip", step.name)
         edits = patch.edits.values()
         only_data = all(edit.replace_data and not (edit.remove or edit.add) for edit in edits)
-        if only_data and step.exactness is Exactness.LOSSY:
+        refit = isinstance(step, Pass) and step.canonical and step.exactness is Exactness.LOSSY
+        if only_data and refit:
             return None
         names = {node.name or "" for node in (*patch.removed(), patch.anchor)}
         names |= {value.name or "" for value in patch.dying_initializers()}

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, get_args
+
+from structopt_onnx.rewriting.cost import Objective
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -97,8 +99,8 @@ class Pass(ABC):
 
     Class attributes: `name` as used in pipeline text, `exactness`, `refusals` (every code with
     its meaning), `canonical` for passes whose patches need not lower the cost because they
-    bring a graph into the form others look for, and `encodes` for those that run once everything
-    else is done, because others would undo them.
+    bring a graph into the form others look for, `encodes` for those that run once everything else
+    is done, because others would undo them, and `lowers`: the costs of which any may fall.
     """
 
     name: ClassVar[str]
@@ -106,6 +108,7 @@ class Pass(ABC):
     refusals: ClassVar[Mapping[str, str]] = {}
     canonical: ClassVar[bool] = False
     encodes: ClassVar[bool] = False
+    lowers: ClassVar[frozenset[Objective]] = frozenset(get_args(Objective))
 
     def needs(self, scope: Scope, facts: Facts) -> Iterable[Statistic]:
         """Return the activation statistics that would help this pass; none by default."""

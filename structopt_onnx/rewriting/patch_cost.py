@@ -11,6 +11,7 @@ from structopt_onnx.model.edit import Edit, Fresh, NewNode, Operand
 from structopt_onnx.model.inference import infer_outputs, node_proto
 from structopt_onnx.model.scope import inner_nodes
 from structopt_onnx.rewriting.cost import Cost, node_cost, node_macs, weight_cost
+from structopt_onnx.rewriting.encodings import encoded_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +31,7 @@ def patch_cost(patch: Patch, facts: Facts, target: Target) -> tuple[Cost, Cost]:
     -------
     tuple of Cost
         Before and after, with predicted seconds on the target. Weights that live on count on
-        neither side.
+        neither side, unless they get new numbers: then by what they take encoded.
     """
     before = weight_cost(v.const_value for v in patch.dying_initializers() if v.const_value)
     after = Cost()
@@ -41,10 +42,23 @@ def patch_cost(patch: Patch, facts: Facts, target: Target) -> tuple[Cost, Cost]:
                 before += node_cost(inner, facts)
         after += _added(scope, edit, facts, fresh_weights)
     after += weight_cost(fresh_weights.values())
+    was, becomes = _replaced(patch)
     return (
-        replace(before, seconds=target.seconds(before)),
-        replace(after, seconds=target.seconds(after)),
+        replace(before, seconds=target.seconds(before)) + was,
+        replace(after, seconds=target.seconds(after)) + becomes,
     )
+
+
+def _replaced(patch: Patch) -> tuple[Cost, Cost]:
+    """Return old and new numbers as they are stored; zeros save no time."""
+    pairs = [
+        (value.const_value, tensor)
+        for edit in patch.edits.values()
+        for value, tensor in edit.replace_data.items()
+        if value.const_value is not None
+    ]
+    was = sum(encoded_bytes(old) for old, _ in pairs)
+    return Cost(bytes=was), Cost(bytes=sum(encoded_bytes(new) for _, new in pairs))
 
 
 def _added(scope: Scope, edit: Edit, facts: Facts, weights: dict[Fresh, ir.TensorProtocol]) -> Cost:

@@ -18,7 +18,7 @@ from structopt_onnx.model.loading import load
 from structopt_onnx.model.saving import save, to_proto
 from structopt_onnx.passes.sparsity.decode_sparse import DecodeSparse
 from structopt_onnx.passes.sparsity.encode_sparse import EncodeSparse
-from structopt_onnx.passes.sparsity.encodings import DECODED_TYPES, encodings
+from structopt_onnx.rewriting.encodings import DECODED_TYPES, encodings
 from structopt_onnx.rewriting.manager import PassManager
 from structopt_onnx.rewriting.target import TARGETS
 

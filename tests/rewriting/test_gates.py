@@ -3,6 +3,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+import numpy as np
+import onnx_ir as ir
 import pytest
 
 from structopt_onnx.model.edit import Edit, Fresh, NewNode
@@ -16,8 +18,6 @@ from structopt_onnx.rewriting.target import CpuTarget
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    import onnx_ir as ir
 
 _TEXT = """
 g (float[2,2] x) => (float[2,2] y)
@@ -206,3 +206,33 @@ def test_no_limit_is_no_limit(build):
     fuel = Fuel()
     manager, _ = _run(build, Replace(), fuel)
     assert len(manager.record.applied) == fuel.used == 3
+
+
+@dataclass(frozen=True)
+class Zeroed(Pass):
+    """Writes zeros into every weight."""
+
+    name: ClassVar[str] = "zeroed"
+    exactness: ClassVar[Exactness] = Exactness.LOSSY
+
+    def propose(self, scope, facts):
+        for node in scope.graph:
+            weight = node.inputs[1]
+            data = {weight: ir.tensor(np.zeros_like(weight.const_value.numpy()))}
+            yield Patch(f"about {node.name}", node, {scope: Edit(replace_data=data)})
+
+
+@dataclass(frozen=True)
+class Refitted(Zeroed):
+    name: ClassVar[str] = "refitted"
+    canonical: ClassVar[bool] = True
+
+
+@pytest.mark.parametrize("only", ["enc/one", "w"])
+def test_new_numbers_go_by_the_names_of_node_and_weight(build, only):
+    facts = PassManager(CpuTarget()).facts(build(_TEXT))
+    gate = NameFilter(only=(only,))
+    for step, expected in ((Zeroed(), 1), (Refitted(), 3)):
+        patches = list(step.propose(facts.scopes[0], facts))
+        admitted = [p.title for p in patches if gate.admit(step, p, facts) is None]
+        assert admitted == ["about enc/one", "about enc/two", "about dec/one"][:expected]

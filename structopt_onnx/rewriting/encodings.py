@@ -37,7 +37,8 @@ DECODED_TYPES = frozenset(
 
 COLOURS = 255
 """Different nonzeros that a table can hold beside a zero."""
-
+LEAST_BYTES = 4096
+"""Smaller tensors stay dense."""
 _LARGEST_GAP = 255
 _SAMPLED = 4096
 # What names, shapes and the nodes of a decode graph take of a file.
@@ -159,6 +160,13 @@ def encodings(tensor: ir.TensorProtocol) -> list[Encoding]:
         return []
     smaller = (e for e in _all(tensor, nonzeros) if e.nbytes < tensor.nbytes)
     return sorted(smaller, key=lambda encoding: encoding.nbytes)
+
+
+def encoded_bytes(tensor: ir.TensorProtocol) -> int:
+    """Return what a tensor takes of a file where ``encode-sparse`` is free to choose."""
+    if tensor.nbytes < LEAST_BYTES:
+        return tensor.nbytes
+    return min((encoding.nbytes for encoding in encodings(tensor)), default=tensor.nbytes)
 
 
 def _all(tensor: ir.TensorProtocol, nonzeros: Nonzeros) -> Iterator[Encoding]:
