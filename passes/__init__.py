@@ -41,6 +41,8 @@ from structopt_onnx.passes.recurrence.unroll_recurrence import UnrollRecurrence
 from structopt_onnx.passes.sharing.share_initializers import ShareInitializers
 from structopt_onnx.passes.sparsity.decode_sparse import DecodeSparse
 from structopt_onnx.passes.sparsity.encode_sparse import EncodeSparse
+from structopt_onnx.passes.sparsity.prune_channels import PruneChannels
+from structopt_onnx.passes.sparsity.prune_weights import PruneWeights
 from structopt_onnx.passes.sparsity.round_nonzeros import RoundNonzeros
 from structopt_onnx.rewriting.passes import Cleanup, Pass
 
@@ -79,6 +81,8 @@ OWN: tuple[type[Step], ...] = (
     FactorRecurrentInput,
     NarrowEmbedding,
     TieRecurrentWeights,
+    PruneChannels,
+    PruneWeights,
     RoundNonzeros,
     EncodeSparse,
 )
