@@ -31,8 +31,8 @@ from structopt_onnx.model.edit import Edit, Fresh
 from structopt_onnx.model.exactness import Exactness
 from structopt_onnx.model.patch import Patch
 from structopt_onnx.passes.sparsity.encode_sparse import EncodeSparse
-from structopt_onnx.rewriting.encodings import COLOURS
 from structopt_onnx.rewriting.cost import Cost
+from structopt_onnx.rewriting.encodings import COLOURS
 from structopt_onnx.rewriting.passes import Choice, Option, Pass, Refusal
 
 if TYPE_CHECKING:

@@ -186,7 +186,7 @@ class Bench:
     def planned_cost(self, model: ir.Model) -> Cost:
         """Return `cost` of a plan's model, with weights as they will be stored in the end."""
         cost = self.cost(model)
-        if any(step.name == "encode-sparse" for step in self.options.steps()):
+        if any(getattr(step, "sparse_format", "none") != "none" for step in self.encoding_steps):
             cost = replace(cost, bytes=graph_cost(model, Facts(model), encoded=True).bytes)
         return cost
 
