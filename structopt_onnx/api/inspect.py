@@ -11,6 +11,7 @@ from structopt_onnx.api.stored_tensors import StoredTensors, TensorRow
 from structopt_onnx.errors import ModelError
 from structopt_onnx.model.facts import Facts
 from structopt_onnx.model.scope import scopes
+from structopt_onnx.passes.sparsity.analysis import dead_channels
 from structopt_onnx.rewriting.cost import Cost, graph_cost
 from structopt_onnx.rewriting.target import TARGETS
 from structopt_onnx.runtime.file_size import model_file_bytes
@@ -18,7 +19,7 @@ from structopt_onnx.runtime.shapes import observed_shapes
 from structopt_onnx.validation.interface import DeclaredPort, Interface
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     import onnx_ir as ir
@@ -127,7 +128,7 @@ def inspect(
         tensors=stored_tensors.rows(),
         metadata=tuple(model.metadata_props),
         functions=tuple(f"{f.domain}::{f.name}" for f in model.functions.values()),
-        notes=tuple(notes),
+        notes=(*notes, *_dead(model)),
     )
 
 
@@ -146,6 +147,14 @@ def _shapes(
         if data is not None:
             raise
         return {}, [f"not run, so MACs are counted by declared shapes: {error}"]
+
+
+def _dead(model: ir.Model) -> Iterator[str]:
+    """Tell the channels that change nothing, by the weights that make them."""
+    found = dead_channels(Facts(model))
+    if found:
+        listed = ", ".join(f"{number} of {value.name}" for value, number in found.items())
+        yield f"channels that remove-dead-channels would take out: {listed}"
 
 
 def _port(port: DeclaredPort) -> tuple[str, str, str]:

@@ -159,3 +159,22 @@ def test_what_weights_could_take(tmp_path):
     assert any(
         note.startswith(("tensors decoded", "tensors stored sparse: 1")) for note in found.notes
     )
+
+
+def test_dead_channels_are_told():
+    weight = np.random.default_rng(0).standard_normal((4, 8)).astype(np.float32)
+    weight[:, [2, 5]] = 0
+    model = model_of(
+        [
+            helper.make_node("MatMul", ["x", "w"], ["h"]),
+            helper.make_node("Relu", ["h"], ["r"]),
+            helper.make_node("MatMul", ["r", "v"], ["y"]),
+        ],
+        [floats("x", ["N", 4])],
+        [floats("y", ["N", 3])],
+        [
+            numpy_helper.from_array(weight, "w"),
+            numpy_helper.from_array(np.ones((8, 3), np.float32), "v"),
+        ],
+    )
+    assert "channels that remove-dead-channels would take out: 2 of w" in so.inspect(model).notes
