@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+import damaged_nets
 import hypothesis.strategies as st
 import numpy as np
 import onnx
@@ -123,3 +124,30 @@ def _grow(net: Net, kind: str, source: str) -> str:
 @_SLOW
 def test_zeros_and_doubles_anywhere_change_nothing(proto):
     event(f"{assert_kept(proto, _STEP)} patches")
+
+
+@given(damaged_nets.damaged())
+@_SLOW
+def test_networks_of_all_operators_stay_what_they_are(proto):
+    x = np.random.default_rng(0).standard_normal(damaged_nets.SHAPE)
+    after, count = rewritten(proto, _STEP)
+    event(f"{count} patches")
+    onnx.checker.check_model(after, full_check=True)
+    expected = ReferenceEvaluator(proto).run(None, {"x": x})
+    for found, array in zip(ReferenceEvaluator(after).run(None, {"x": x}), expected, strict=True):
+        assert found.shape == array.shape
+        _close(found, array, 1e-12)
+    assert rewritten(after, _STEP)[1] == 0
+
+
+def test_what_pruning_sets_to_zero_goes():
+    rng = np.random.default_rng(0)
+    rows, bias = rng.standard_normal((6, 3, 3, 3)), rng.standard_normal(6)
+    rows[[1, 4]], bias[[1, 4]] = 0, 0
+    net = planted_nets.Builder(planted=True, seed=0)
+    made = net.add("Conv", ["x", net.weight(rows), net.weight(bias)], pads=[1, 1, 1, 1])
+    made = net.add("MaxPool", [net.add("Relu", [made])], kernel_shape=[2, 2])
+    taps = net.weight(rng.standard_normal((2, 6, 3, 3)))
+    result = net.add("Conv", [made, taps], pads=[1, 1, 1, 1])
+    after = _hold(net.model((3, 8, 8), result, 4))
+    assert _weights(after) == Counter({(4, 3, 3, 3): 1, (4,): 1, (2, 4, 3, 3): 1})
