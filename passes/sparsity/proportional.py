@@ -42,8 +42,10 @@ def proportional(rows: npt.NDArray[Any], labels: Ints, epsilon: float) -> tuple[
         directions[start : start + _CHUNK] = np.abs(wide @ probe) / np.linalg.norm(wide, axis=1)
     order = np.lexsort((directions, labels))
     steps = (np.diff(directions[order]) > _NEAR * epsilon) | (np.diff(labels[order]) != 0)
-    for group in np.split(order, np.flatnonzero(steps) + 1):
-        left = np.sort(group)
+    starts = np.flatnonzero(np.concatenate([[True], steps]))
+    ends = np.append(starts[1:], count)
+    for start, end in zip(starts[ends - starts > 1], ends[ends - starts > 1], strict=True):
+        left = np.sort(order[start:end])
         while len(left) > 1:
             first, left = left[0], left[1:]
             lead, others = rows[first].astype(np.float64), rows[left].astype(np.float64)
