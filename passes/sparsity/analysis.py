@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx_ir as ir
 
 from structopt_onnx.passes.sparsity import moves, per_channel, products, space
 from structopt_onnx.passes.sparsity.lanes import Table
@@ -12,12 +16,10 @@ from structopt_onnx.passes.sparsity.restored_zeros import sum_with_zeros
 from structopt_onnx.passes.sparsity.shared_operands import agree
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    import onnx_ir as ir
-
     from structopt_onnx.model.facts import Facts
     from structopt_onnx.model.scope import Scope
+
+Operators = dict[str, Callable[[Table, ir.Node], str]]
 
 _MIXING = [
     "GroupNormalization",
@@ -28,7 +30,7 @@ _MIXING = [
     "MeanVarianceNormalization",
     "RMSNormalization",
 ]
-_OPERATORS: dict[str, Callable[[Table, ir.Node], str]] = {
+_OPERATORS: Operators = {
     **dict.fromkeys(per_channel.ELEMENTWISE, per_channel.elementwise),
     **dict.fromkeys(per_channel.SAME, per_channel.same),
     **dict.fromkeys(_MIXING, space.mixing),
@@ -63,15 +65,18 @@ def analysis(scope: Scope, facts: Facts) -> tuple[Table, Liveness]:
 
     Zeros that a sum would have to get back are looked for only where nothing else is dead.
     """
-    table = Table(scope, facts, _OPERATORS)
-    agree(table)
-    alive = Liveness(table)
+    table, alive = _with(_OPERATORS, scope, facts)
     disagree = any(blocked.code == "operands-disagree" for blocked in alive.blocked)
     if disagree and not alive.cut.lost.any():
-        table = Table(scope, facts, _OPERATORS | _RESTORING)
-        agree(table)
-        alive = Liveness(table)
+        return _with(_OPERATORS | _RESTORING, scope, facts)
     return table, alive
+
+
+def _with(operators: Operators, scope: Scope, facts: Facts) -> tuple[Table, Liveness]:
+    with np.errstate(all="ignore"):  # what is not finite is an unknown, or refused
+        table = Table(scope, facts, operators)
+        agree(table)
+        return table, Liveness(table)
 
 
 def dead_channels(facts: Facts) -> dict[ir.Value, int]:

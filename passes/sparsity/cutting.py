@@ -79,10 +79,11 @@ class _Cutting:
         attributes: dict[str, AttributeValue] = {**node.attributes, **change.attributes}
         for name in change.dropped:
             attributes.pop(name, None)
-        outputs = tuple(Fresh(output.name or "unused") for output in node.outputs)
+        named = max(k for k, output in enumerate(node.outputs, 1) if output.name or k == 1)
+        outputs = tuple(Fresh(output.name or "unused") for output in node.outputs[:named])
         self.nodes.append(NewNode(node.op_type, tuple(inputs), outputs, attributes))
         follower = None if change.offset is None else self._grow(node, change.offset)
-        for old_output, fresh in zip(node.outputs, outputs, strict=True):
+        for old_output, fresh in zip(node.outputs, outputs, strict=False):
             self._made[old_output] = fresh
             lanes = self.table.lanes.get(old_output)
             lost = 0 if lanes is None else int((~self.cut.kept(lanes.ids)).sum())

@@ -199,6 +199,8 @@ def cut_out(table: Table, node: ir.Node) -> str:
     lanes = source(table, node)
     if lanes is None:
         return ""
+    if any(table.facts.tensor(value) is None for value in node.inputs[3:] if value is not None):
+        return "unknown-reader"
     starts, ends = (integers_of(table, node, k, n) for k, n in ((1, "starts"), (2, "ends")))
     axes = integers_of(table, node, 3, "axes")
     steps = integers_of(table, node, 4, "steps")

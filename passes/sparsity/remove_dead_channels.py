@@ -29,6 +29,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+import numpy as np
+
 from structopt_onnx.model.edit import Fresh
 from structopt_onnx.model.exactness import Exactness
 from structopt_onnx.passes.sparsity.analysis import analysis
@@ -59,6 +61,7 @@ class RemoveDeadChannels(Pass):
         "made-elsewhere": "they go with channels whose maker can't make fewer",
         "may-broadcast": "the sizes of the operands are not known to be equal",
         "mixes-channels": "an operator looks at all channels together",
+        "not-finite": "a type can't hold a bias or weight that something is added to",
         "not-floating": "channels become integers, or are multiplied by some",
         "operands-disagree": "another operand of a sum or product is alive",
         "padded-constant": "a constant is not one at a border of zeros",
@@ -74,9 +77,10 @@ class RemoveDeadChannels(Pass):
             return
         table, alive = analysis(scope, facts)
         for region in regions(table, alive.cut):
-            patch = without(table, alive.cut, region)
-            shrinks = _shrinks(patch, facts)
-            yield patch if shrinks else Refusal("weight-shared", "", _name(patch.anchor))
+            with np.errstate(all="ignore"):  # what is not finite is refused
+                patch = without(table, alive.cut, region)
+            code = _fault(patch, facts)
+            yield Refusal(code, "", _name(patch.anchor)) if code else patch
         for blocked in alive.blocked:
             shown = ", ".join(str(channel) for channel in blocked.channels[:8])
             more = ", ..." if len(blocked.channels) > 8 else ""  # noqa: PLR2004 - as shown
@@ -87,13 +91,17 @@ def _name(node: ir.Node) -> str:
     return node.name or node.outputs[0].name or ""
 
 
-def _shrinks(patch: Patch, facts: Facts) -> bool:
-    """Whether not more is stored than before."""
-    added = {o for edit in patch.edits.values() for o in edit.operands() if isinstance(o, Fresh)}
+def _fault(patch: Patch, facts: Facts) -> str | None:
+    """Say by a refusal code that more would be stored than before, or what no type can hold."""
+    operands = {o for edit in patch.edits.values() for o in edit.operands()}
+    added = [o.tensor for o in operands if isinstance(o, Fresh) and _is_floating(o.tensor)]
     removed = [node.outputs[0] for node in patch.removed() if node.op_type == "Constant"]
     gone = [facts.tensor(value) for value in (*patch.dying_initializers(), *removed)]
-    return sum(map(_elements, gone)) >= sum(_elements(fresh.tensor) for fresh in added)
+    if sum(t.size for t in added if t) > sum(t.size for t in gone if t and _is_floating(t)):
+        return "weight-shared"
+    finite = (np.isfinite(t.numpy().astype(np.float32)).all() for t in added if t)
+    return None if all(finite) else "not-finite"
 
 
-def _elements(tensor: ir.TensorProtocol | None) -> int:
-    return tensor.size if tensor is not None and tensor.dtype.is_floating_point() else 0
+def _is_floating(tensor: ir.TensorProtocol | None) -> bool:
+    return tensor is not None and tensor.dtype.is_floating_point()

@@ -33,6 +33,7 @@ def pool(table: Table, node: ir.Node) -> str:
         held = arithmetic.linear(table, lanes.held)
         counted = integer(node, "count_include_pad", 0) == 1
         padded = auto_pad(node) not in {"NOTSET", "VALID"} or any(integers(node, "pads", ()))
+        padded |= integer(node, "ceil_mode", 0) == 1
         if counted and padded:
             held = _lost(table, lanes.held, held)
             table.padded.append(lanes.ids[lanes.held.constant & ~lanes.held.zero])
