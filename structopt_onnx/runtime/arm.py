@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+HOST = "cpu"
+
 TypedFeed: TypeAlias = "dict[str, tuple[npt.NDArray[Any], int | None]]"
 """One run's inputs: array and ONNX element type (`None`: the array's own) per name."""
 
@@ -40,17 +42,18 @@ class Arm:
         gc.collect()
         started = time.perf_counter_ns()
         session = open_session(path, str(path), settings)
+        device = settings.provider.device
         self.creation_ms = _ms_since(started)
         with naming(str(path), "run"):
             # A bound value only points into its array: both are kept as long as the session.
             self._values = [
-                {name: _value(array, element) for name, (array, element) in feed.items()}
+                {name: _value(array, element, device) for name, (array, element) in feed.items()}
                 if _bindable(session, feed)
                 else None
                 for feed in feeds
             ]
             self._runs = [
-                _plain_run(session, feed) if values is None else _bound_run(session, values)
+                _plain_run(session, feed) if values is None else _bound_run(session, values, device)
                 for feed, values in zip(feeds, self._values, strict=True)
             ]
             started = time.perf_counter_ns()
@@ -88,21 +91,31 @@ def _plain_run(session: ort.InferenceSession, feed: TypedFeed) -> Callable[[], o
 
 
 def _bound_run(
-    session: ort.InferenceSession, values: dict[str, ort.OrtValue]
+    session: ort.InferenceSession, values: dict[str, ort.OrtValue], device: str
 ) -> Callable[[], object]:
     """Bind a feed: every later run reads it in place and reuses the outputs of the first."""
     binding = session.io_binding()
     for name, value in values.items():
         binding.bind_ortvalue_input(name, value)
     for output in session.get_outputs():
-        binding.bind_output(output.name)
-    return partial(session.run_with_iobinding, binding)
+        binding.bind_output(output.name, device)
+    if device == HOST:
+        return partial(session.run_with_iobinding, binding)
+    # The transfer of inputs ends before the clock starts, the work before it stops.
+    binding.synchronize_inputs()
+
+    def run() -> None:
+        session.run_with_iobinding(binding)
+        binding.synchronize_outputs()
+
+    return run
 
 
-def _value(array: npt.NDArray[Any], element: int | None) -> ort.OrtValue:
+def _value(array: npt.NDArray[Any], element: int | None, device: str) -> ort.OrtValue:
     array = np.ascontiguousarray(array)
     if element is None:
-        return ort.OrtValue.ortvalue_from_numpy(array)
+        return ort.OrtValue.ortvalue_from_numpy(array, device)
+    # Of these types onnxruntime makes values on the host alone; it copies them at each run.
     return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array, element)
 
 

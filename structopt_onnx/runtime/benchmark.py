@@ -156,7 +156,8 @@ class _Run:
         if not obstacle:
             job = self._compare_job(left - deployed_s, deployed_s, control)
             patience = left + max(_LEAST_PROBE_SECONDS, left / 2)
-            result = run_job(job, patience, " and ".join(map(str, self.models)))
+            names = " and ".join(map(str, self.models))
+            result = run_job(job, patience, names, self.settings.provider.packages)
             if result is None:
                 obstacle = f"no result after {patience:.0f} s"
             else:
@@ -177,16 +178,16 @@ class _Run:
     def _probe(self, path: Path) -> Raw | None:
         """Memory and first times of one model; `None` if it took too long."""
         patience = max(_PROBE_SHARE * self.settings.seconds, _LEAST_PROBE_SECONDS)
-        job = {"kind": "probe", "models": [str(path)], **self.feeds}
-        return run_job(job | {"settings": self._session(1, spinning=False)}, patience, str(path))
+        job: dict[str, Any] = {"kind": "probe", "models": [str(path)], **self.feeds}
+        job["settings"] = self._session(1, spinning=False)
+        return run_job(job, patience, str(path), self.settings.provider.packages)
 
     def _session(self, threads: int, *, spinning: bool) -> dict[str, Any]:
-        provider = self.settings.provider
         return {
             "threads": threads,
             "spinning": spinning,
             "libraries": [str(path) for path in self.settings.libraries],
-            "provider": {"name": provider.name, "options": dict(provider.options)},
+            "provider": asdict(self.settings.provider),
         }
 
     def _compare_job(self, seconds: float, deployed_s: float, control: Control) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 if TYPE_CHECKING:
     from structopt_onnx.runtime.machine import Machine
@@ -36,6 +36,8 @@ class Timing:
         runs it once.
     file_bytes
         The model file and its external data.
+    device_bytes
+        What the same process took on a GPU, other processes' changes meanwhile included.
     """
 
     p50: float | None
@@ -46,6 +48,7 @@ class Timing:
     first_run_ms: float | None
     peak_rss_bytes: int | None
     file_bytes: int
+    device_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -136,6 +139,10 @@ class Comparison:
     def __str__(self) -> str:
         """Return the summary."""
         return self.summary()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        return asdict(self)
 
     def summary(self) -> str:
         """Say it on one line."""

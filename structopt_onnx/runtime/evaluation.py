@@ -49,6 +49,7 @@ def probe_timing(probe: Raw | None, file_bytes: int, clock: Clock) -> Timing:
         first_run_ms=probe["first_run_ms"],
         peak_rss_bytes=probe["peak_rss_bytes"],
         file_bytes=file_bytes,
+        device_bytes=probe.get("device_bytes"),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,10 +21,30 @@ _UNKNOWN_OPERATOR = ("is not a registered function/op", "No Op registered for", 
 
 @dataclass(frozen=True)
 class Provider:
-    """An execution provider of onnxruntime and its options."""
+    """An execution provider of onnxruntime and how a session is to use it.
+
+    Attributes
+    ----------
+    name
+        onnxruntime's name, such as ``CUDAExecutionProvider``.
+    options
+        Its options.
+    plugin
+        The module that brings it as a library to register; empty for one that is built in.
+    device
+        Where inputs and outputs are bound, as `OrtValue` calls it: ``cpu`` or ``cuda``.
+    entries
+        Entries of the session's configuration.
+    packages
+        A folder whose packages the measuring process imports before all others; empty for none.
+    """
 
     name: str
     options: Mapping[str, str] = field(default_factory=dict)
+    plugin: str = ""
+    device: str = "cpu"
+    entries: Mapping[str, str] = field(default_factory=dict)
+    packages: str = ""
 
 
 CPU = Provider("CPUExecutionProvider")
@@ -146,7 +167,8 @@ def open_session(
     Raises
     ------
     ModelError
-        If the file is missing or onnxruntime refuses the model.
+        If the file is missing, onnxruntime refuses the model, or makes a session without the
+        provider.
     UsageError
         If a custom operator library can't be loaded.
     """
@@ -155,13 +177,41 @@ def open_session(
     options = session_options(settings)
     if weights:
         options.add_external_initializers(list(weights), list(weights.values()))
+    provider = settings.provider
+    for key, text in provider.entries.items():
+        options.add_session_config_entry(key, text)
     with naming(name, "load"):
-        session = ort.InferenceSession(
-            str(source) if isinstance(source, Path) else source,
-            options,
-            providers=[(settings.provider.name, dict(settings.provider.options))],
-            enable_fallback=0,
-        )
+        # A plugin that is named in `providers` is silently not used.
+        if provider.plugin:
+            options.add_provider_for_devices(plugin_devices(provider), dict(provider.options))
+            named = None
+        else:
+            named = [(provider.name, dict(provider.options))]
+        opened = str(source) if isinstance(source, Path) else source
+        session = ort.InferenceSession(opened, options, providers=named, enable_fallback=0)
     # A failing provider must fail: never a run that quietly happened elsewhere.
     session.disable_fallback()
+    if provider.name not in session.get_providers():
+        raise ModelError(f"{name}: onnxruntime made a session without {provider.name}")
     return session
+
+
+def plugin_devices(provider: Provider) -> list[ort.OrtEpDevice]:
+    """Register a plugin's library, once per process, and return the devices that it offers.
+
+    Raises
+    ------
+    ModelError
+        If there is none.
+    """
+
+    def offered() -> list[ort.OrtEpDevice]:
+        return [device for device in ort.get_ep_devices() if device.ep_name == provider.name]
+
+    if not offered():
+        library = import_module(provider.plugin).get_library_path()
+        ort.register_execution_provider_library(provider.name, library)
+    devices = offered()
+    if not devices:
+        raise ModelError(f"{provider.plugin} finds no device on this machine")
+    return devices

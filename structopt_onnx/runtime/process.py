@@ -17,7 +17,9 @@ _PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 _MODULE = "structopt_onnx.runtime.worker"
 
 
-def run_job(job: dict[str, Any], timeout: float, what: str) -> dict[str, Any] | None:
+def run_job(
+    job: dict[str, Any], timeout: float, what: str, packages: str = ""
+) -> dict[str, Any] | None:
     """Run a job in a process of its own.
 
     Parameters
@@ -28,6 +30,8 @@ def run_job(job: dict[str, Any], timeout: float, what: str) -> dict[str, Any] | 
         Seconds after which it is killed.
     what
         The model or models, for the message when it dies.
+    packages
+        A folder whose packages it imports before all others; empty for none.
 
     Returns
     -------
@@ -53,7 +57,7 @@ def run_job(job: dict[str, Any], timeout: float, what: str) -> dict[str, Any] | 
         try:
             done = subprocess.run(  # noqa: S603 - our own module, no shell
                 command,
-                env=_environment(),
+                env=_environment(packages),
                 stdin=lifeline,
                 capture_output=True,
                 text=True,
@@ -76,9 +80,9 @@ def run_job(job: dict[str, Any], timeout: float, what: str) -> dict[str, Any] | 
     return result
 
 
-def _environment() -> dict[str, str]:
+def _environment(packages: str) -> dict[str, str]:
     """Let the process import this very package, from wherever it was imported here."""
-    paths = [str(_PACKAGE_ROOT), os.environ.get("PYTHONPATH", "")]
+    paths = [packages, str(_PACKAGE_ROOT), os.environ.get("PYTHONPATH", "")]
     return os.environ | {"PYTHONPATH": os.pathsep.join(path for path in paths if path)}
 
 

@@ -119,7 +119,7 @@ def jobs(monkeypatch):
     def answer_with(probe, samples=None):
         asked = []
 
-        def run_job(job, timeout, what):
+        def run_job(job, timeout, what, packages):
             asked.append(job)
             return probe if job["kind"] == "probe" else samples
 
