@@ -34,11 +34,13 @@ if TYPE_CHECKING:
     from structopt_onnx.api.inspect import Inspection, inspect
     from structopt_onnx.api.optimize import optimize
     from structopt_onnx.api.options import OptimizeOptions
+    from structopt_onnx.api.providers import compare_providers, providers
     from structopt_onnx.api.result import Result
     from structopt_onnx.api.validate import ValidationReport, validate
     from structopt_onnx.model.scipy_matrices import from_scipy, to_scipy
     from structopt_onnx.report.record import Report
     from structopt_onnx.runtime.comparison import Comparison
+    from structopt_onnx.runtime.providers.table import ProviderList, ProviderTable
 
 __version__ = "0.1.0"
 
@@ -51,6 +53,8 @@ __all__ = [
     "InternalError",
     "ModelError",
     "OptimizeOptions",
+    "ProviderList",
+    "ProviderTable",
     "Report",
     "Result",
     "StructoptError",
@@ -59,11 +63,13 @@ __all__ = [
     "ValidationReport",
     "benchmark",
     "bisect",
+    "compare_providers",
     "densify",
     "explain",
     "from_scipy",
     "inspect",
     "optimize",
+    "providers",
     "to_scipy",
     "validate",
 ]
@@ -74,16 +80,20 @@ _MODULES = {
     "DensifyResult": "api.densify",
     "Inspection": "api.inspect",
     "OptimizeOptions": "api.options",
+    "ProviderList": "runtime.providers.table",
+    "ProviderTable": "runtime.providers.table",
     "Report": "report.record",
     "Result": "api.result",
     "ValidationReport": "api.validate",
     "benchmark": "api.benchmark",
     "bisect": "api.bisect",
+    "compare_providers": "api.providers",
     "densify": "api.densify",
     "explain": "api.explain",
     "from_scipy": "model.scipy_matrices",
     "inspect": "api.inspect",
     "optimize": "api.optimize",
+    "providers": "api.providers",
     "to_scipy": "model.scipy_matrices",
     "validate": "api.validate",
 }

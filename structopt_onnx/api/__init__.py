@@ -1,4 +1,4 @@
-"""The commands as functions: optimize, explain, validate, benchmark, inspect, bisect, densify."""
+"""The commands as functions: optimize, explain, validate, benchmark and the others."""
 
 from structopt_onnx.api.benchmark import benchmark
 from structopt_onnx.api.bisect import Bisection, bisect
@@ -6,6 +6,7 @@ from structopt_onnx.api.densify import DensifyResult, densify
 from structopt_onnx.api.explain import explain
 from structopt_onnx.api.inspect import Inspection, inspect
 from structopt_onnx.api.optimize import optimize
+from structopt_onnx.api.providers import compare_providers, providers
 from structopt_onnx.api.result import Result
 from structopt_onnx.api.validate import ValidationReport, validate
 
@@ -17,9 +18,11 @@ __all__ = [
     "ValidationReport",
     "benchmark",
     "bisect",
+    "compare_providers",
     "densify",
     "explain",
     "inspect",
     "optimize",
+    "providers",
     "validate",
 ]

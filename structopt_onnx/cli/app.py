@@ -15,6 +15,7 @@ from structopt_onnx.cli import (
     inspect,
     optimize,
     passes,
+    providers,
     validate,
 )
 
@@ -53,5 +54,7 @@ def program(
     del version
 
 
-for command in (optimize, explain, validate, benchmark, inspect, passes, bisect, densify):
+for command in (
+    optimize, explain, validate, benchmark, providers, inspect, passes, bisect, densify,
+):  # fmt: skip
     command.register(app)

@@ -15,6 +15,7 @@ from structopt_onnx.report.checks import comparison_notes, speed_summary, timing
 from structopt_onnx.report.figures import change, count
 from structopt_onnx.report.inputs import sizes
 from structopt_onnx.report.layout import line, table
+from structopt_onnx.report.providers import render_provider_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,6 +31,7 @@ Examples:
   structopt-onnx benchmark model.onnx
   structopt-onnx benchmark model.onnx small.onnx --data samples.npz
   structopt-onnx benchmark model.onnx small.onnx --seconds 60 --replicates 12 --json
+  structopt-onnx benchmark model.onnx small.onnx --provider cpu --provider qnn --provider nnapi
 """
 
 
@@ -40,6 +42,7 @@ def benchmark(
     data: options.Data = None,
     seconds: options.Seconds = 20.0,
     replicates: options.Replicates = 8,
+    provider: options.Providers = None,
     library: options.Libraries = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
@@ -49,9 +52,27 @@ def benchmark(
     """Measure a model, or two against each other.
 
     Two are timed in pairs; the verdict has a 95 % interval and a control. It is of one thread;
-    times at --threads are reported beside it.
+    times at --threads are reported beside it. With --provider, one table over providers says of
+    each whether it ran the model, how much of it and with which values; only where a time means
+    something is there one, each with --seconds.
     """
     terminal = Terminal(json, quiet)
+    if provider:
+        with terminal.progress("measuring") as say:
+            found = structopt_onnx.compare_providers(
+                a,
+                b,
+                providers=provider,
+                data=data,
+                seconds=seconds,
+                replicates=replicates,
+                threads=threads,
+                seed=seed,
+                libraries=tuple(library or ()),
+                progress=say,
+            )
+        terminal.tell(found, lambda: render_provider_table(found))
+        return
     with terminal.progress("measuring"):
         try:
             comparison = structopt_onnx.benchmark(

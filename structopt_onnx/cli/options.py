@@ -275,6 +275,23 @@ Replicates = Annotated[
     int,
     typer.Option("--replicates", metavar="N", help="How often sessions are made anew; at least 8."),
 ]
+Providers = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--provider",
+        metavar="NAME[=DIR]",
+        help="Run on this execution provider, such as cpu, cuda, qnn or xnnpack (see the command "
+        "`providers`); DIR is where to look for what it needs; repeatable.",
+    ),
+]
+ProviderNames = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="NAME[=DIR]",
+        help="Providers, and where to look for what they need; all without it.",
+        show_default=False,
+    ),
+]
 Drift = Annotated[
     bool,
     typer.Option("--drift/--no-drift", help="When B fails, look for the first tensor that is off."),

@@ -18,10 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from structopt_onnx.errors import StructoptError
-from structopt_onnx.runtime.arm import Arm, TypedFeed
+from structopt_onnx.runtime.arm import HOST, Arm, TypedFeed
+from structopt_onnx.runtime.device_memory import device_memory_used
 from structopt_onnx.runtime.exchange import read_feeds
 from structopt_onnx.runtime.measuring import Plan, measure
 from structopt_onnx.runtime.options import Provider, SessionSettings
+from structopt_onnx.runtime.providers.execution import execute
 from structopt_onnx.runtime.rounds import micro
 
 _KIB = 1024
@@ -44,8 +46,11 @@ def main(arguments: list[str]) -> int:
 
 def _probe(job: dict[str, Any]) -> dict[str, Any]:
     """Load one model and run it once: the memory and the time that takes in a fresh process."""
-    arm = Arm(Path(job["models"][0]), _feeds(job), _settings(job["settings"]))
+    settings = _settings(job["settings"])
+    before = _device_memory(settings)
+    arm = Arm(Path(job["models"][0]), _feeds(job), settings)
     peak = _peak_memory_bytes()
+    after = _device_memory(settings)
     cpu_ms: list[float] = []
     wall_ms: list[float] = []
     end = time.perf_counter() + _PROBE_SECONDS
@@ -59,6 +64,7 @@ def _probe(job: dict[str, Any]) -> dict[str, Any]:
         "cpu_ms": cpu_ms,
         "wall_ms": wall_ms,
         "peak_rss_bytes": peak,
+        "device_bytes": None if before is None or after is None else after - before,
     }
 
 
@@ -78,7 +84,7 @@ def _compare(job: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-_KINDS = {"probe": _probe, "compare": _compare, "micro": micro}
+_KINDS = {"probe": _probe, "compare": _compare, "micro": micro, "execute": execute}
 
 
 def _feeds(job: dict[str, Any]) -> list[TypedFeed]:
@@ -92,6 +98,10 @@ def _settings(fields: dict[str, Any]) -> SessionSettings:
         libraries=tuple(Path(path) for path in fields["libraries"]),
         provider=Provider(**fields["provider"]),
     )
+
+
+def _device_memory(settings: SessionSettings) -> int | None:
+    return None if settings.provider.device == HOST else device_memory_used()
 
 
 def _peak_memory_bytes() -> int | None:

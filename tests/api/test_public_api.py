@@ -14,15 +14,18 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_all_is_the_public_api():
-    commands = {"optimize", "explain", "validate", "benchmark", "inspect", "bisect", "densify"}
+    commands = {
+        "optimize", "explain", "validate", "benchmark", "compare_providers", "providers",
+        "inspect", "bisect", "densify",
+    }  # fmt: skip
     raised = {
         name
         for name, it in vars(errors).items()
         if inspect.isclass(it) and it.__module__ == errors.__name__
     }
     results = {
-        "Bisection", "Comparison", "DensifyResult", "Inspection", "OptimizeOptions", "Report",
-        "Result", "ValidationReport",
+        "Bisection", "Comparison", "DensifyResult", "Inspection", "OptimizeOptions",
+        "ProviderList", "ProviderTable", "Report", "Result", "ValidationReport",
     }  # fmt: skip
     assert set(so.__all__) == commands | raised | results | {"from_scipy", "to_scipy"}
     assert set(so.__all__) <= set(dir(so))

@@ -16,6 +16,13 @@ from structopt_onnx.rewriting.cost import Cost
 from structopt_onnx.rewriting.record import Applied
 from structopt_onnx.runtime.comparison import Comparison, Timing
 from structopt_onnx.runtime.machine import Machine
+from structopt_onnx.runtime.providers.status import Status
+from structopt_onnx.runtime.providers.table import (
+    ProbedProvider,
+    ProviderList,
+    ProviderRow,
+    ProviderTable,
+)
 from structopt_onnx.validation.compare import Validation
 from structopt_onnx.validation.models import ModelValidation
 
@@ -67,7 +74,38 @@ def validation(*failures: str) -> ValidationReport:
     return ValidationReport("a", "b", SAMPLES, verdict, None)
 
 
+_EXECUTED = Status("executed", 9, 9)
+_NO_GPU = Status("unavailable", reason="libcublasLt.so.13: cannot open shared object file")
+PROVIDERS = ProviderList(
+    (
+        ProbedProvider("cpu", "CPUExecutionProvider", _EXECUTED, "onnxruntime 1", "o", "all", "V"),
+        ProbedProvider("cuda", "CUDAExecutionProvider", _NO_GPU, "", "o-gpu", "floats", "V"),
+    ),
+    MACHINE,
+)
+PROVIDER_TABLE = ProviderTable(
+    a="a.onnx",
+    b="b.onnx",
+    rows=(
+        ProviderRow("cpu", "a.onnx", _EXECUTED, "onnxruntime 1", 9, 9, max_abs=1e-7, p50_ms=0.5),
+        ProviderRow("cpu", "b.onnx", _EXECUTED, "onnxruntime 1", 9, 9, max_abs=1e-7, p50_ms=0.4),
+        ProviderRow(
+            "xnnpack", "a.onnx", Status("partial", 5, 9), "wasm", 9, 5, left={"Relu": 4},
+        ),
+        ProviderRow("xnnpack", "b.onnx", Status("unavailable", reason="opset 21")),
+        ProviderRow("cuda", "a.onnx", _NO_GPU),
+        ProviderRow("cuda", "b.onnx", _NO_GPU),
+    ),
+    shapes=("x float32[1,3]",),
+    synthetic=False,
+    comparisons={"cpu": COMPARISON},
+    machine=MACHINE,
+)  # fmt: skip
+
+
 RESULTS = {
+    "compare_providers": PROVIDER_TABLE,
+    "providers": PROVIDERS,
     "optimize": SimpleNamespace(report=REPORT),
     "explain": REPORT,
     "validate": validation(),

@@ -21,6 +21,7 @@ COMMANDS = [
     "explain",
     "validate",
     "benchmark",
+    "providers",
     "inspect",
     "passes",
     "bisect",
@@ -51,7 +52,7 @@ print(codes, sorted(heavy & set(sys.modules)))
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, check=True
     )
-    assert done.stdout.splitlines()[-1] == f"{[0] * 10} []"
+    assert done.stdout.splitlines()[-1] == f"{[0] * 11} []"
 
 
 def test_python_m_runs_it():
@@ -99,7 +100,8 @@ EXAMPLES = [
 def test_the_examples_in_the_help_are_accepted(run, calls, name, example):
     words = shlex.split(re.split(r" [|>] ", example)[0])
     assert run(*words[1:]).code == 0
-    assert name in {*calls, "passes"}
+    asked = "compare_providers" if "--provider" in words else name
+    assert asked in {*calls, "passes"}
 
 
 def test_there_are_examples_of_every_command():
@@ -169,6 +171,31 @@ def test_benchmark_takes_one_model_or_two(run, calls):
             "libraries": (),
         },
     )
+
+
+def test_benchmark_over_providers_is_another_function(run, calls):
+    words = "benchmark a.onnx --provider cpu --provider qnn=. --data d --seconds 9 --seed 1 -q"
+    assert run(*words.split()).code == 0
+    assert "benchmark" not in calls
+    models, options = calls["compare_providers"]
+    assert models == (Path("a.onnx"), None)
+    del options["progress"]
+    assert options == {
+        "providers": ["cpu", "qnn=."],
+        "data": "d",
+        "seconds": 9.0,
+        "replicates": 8,
+        "threads": 1,
+        "seed": 1,
+        "libraries": (),
+    }
+
+
+def test_providers_are_probed_by_name_or_all(run, calls):
+    assert run("providers", "-q").code == 0
+    assert calls["providers"][0] == ((),)
+    assert run("providers", "cpu", "xnnpack=x", "-q").code == 0
+    assert calls["providers"][0] == (("cpu", "xnnpack=x"),)
 
 
 def test_bisect_and_inspect_hand_their_options_over(run, calls):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 
@@ -91,3 +92,31 @@ def test_benchmark_of_one_and_of_two_models(run, calls):
     assert "note:" not in run("benchmark", "a.onnx", "b.onnx", "--data", "x.npz").out
     rows = [line.split() for line in two.splitlines()]
     assert ["p50,", "ms", "0.5", "0.5", "same"] in rows
+
+
+def test_a_table_over_providers_gives_each_its_status_and_its_reason_once(run, calls):
+    text = run("benchmark", "a.onnx", "b.onnx", "--provider", "cpu").out
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    assert lines[0] == "A: a.onnx, B: b.onnx"
+    assert "cpu A executed 9 of 9 - - - - 1e-07 0.5" in lines
+    assert "xnnpack A partial 5 of 9 - - - - - -" in lines
+    assert "xnnpack B unavailable - - - - - - -" in lines
+    assert "xnnpack, A 4 Relu" in lines
+    assert "xnnpack, B opset 21" in lines
+    # Said once where it is the same of both models.
+    assert lines.count("cuda libcublasLt.so.13: cannot open shared object file") == 1
+    assert any(line.startswith("cpu no difference shown: x1.000 time") for line in lines)
+
+
+def test_providers_are_listed_with_what_to_install(run, calls):
+    lines = [" ".join(line.split()) for line in run("providers").out.splitlines()]
+    assert lines[1:3] == ["cpu executed o all", "cuda unavailable o-gpu floats"]
+    assert "cuda libcublasLt.so.13: cannot open shared object file" in lines
+
+
+def test_json_of_a_table_has_the_text_of_each_status(run, calls):
+    rows = json.loads(run("benchmark", "a.onnx", "--provider", "cpu", "--json").out)["rows"]
+    assert [row["status"]["text"] for row in rows][2:4] == [
+        "partial (5 of 9 nodes)",
+        "unavailable (opset 21)",
+    ]

@@ -1,0 +1,130 @@
+"""One model on one provider, by whatever way there is on this machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import onnx
+
+from structopt_onnx.errors import StructoptError
+from structopt_onnx.rewriting.target import TARGETS
+from structopt_onnx.runtime.coverage import Coverage, coverage
+from structopt_onnx.runtime.providers import web
+from structopt_onnx.runtime.providers.fixed import alike, fixed_copy, lowered
+from structopt_onnx.runtime.providers.local import NotHere, run_in_session
+from structopt_onnx.runtime.providers.phone import has_phone_tools, run_on_phone
+from structopt_onnx.runtime.providers.status import Unavailable
+from structopt_onnx.runtime.session import Session
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import onnx_ir as ir
+
+    from structopt_onnx.runtime.providers.catalogue import ProviderSpec
+    from structopt_onnx.runtime.providers.ran import Ran
+    from structopt_onnx.runtime.session import Feeds
+
+_FEEDS = 4
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model that is to be run on several providers, and what the CPU makes of it.
+
+    Attributes
+    ----------
+    model
+        In memory.
+    proto
+        With fixed shapes and its weights inside, as every provider gets it.
+    feeds
+        Inputs of those shapes.
+    expected
+        The CPU's outputs without graph optimizations, per feed.
+    """
+
+    model: ir.Model
+    proto: onnx.ModelProto
+    feeds: Sequence[Feeds]
+    expected: Sequence[Mapping[str, Any]]
+
+
+def prepare(model: ir.Model, feeds: Sequence[Feeds], libraries: Sequence[Path] = ()) -> Case:
+    """Fix a model's shapes and run it on the CPU.
+
+    Raises
+    ------
+    Unavailable
+        When its shapes can't be fixed, so that nothing can be said of any provider.
+    ModelError
+        When the CPU can't run it.
+    """
+    chosen = alike(feeds, _FEEDS)
+    proto = fixed_copy(model, chosen[0])
+    session = Session(proto.SerializeToString(), optimize=False, libraries=libraries)
+    return Case(model, proto, chosen, [session.run(feed) for feed in chosen])
+
+
+def run_provider(case: Case, spec: ProviderSpec, packages: str) -> Ran | Coverage:
+    """Run a model on a provider; where it can't be had at all, predict what it would take.
+
+    Parameters
+    ----------
+    case
+        The model.
+    spec
+        The provider.
+    packages
+        The folder with what the provider needs; empty takes what is installed.
+
+    Raises
+    ------
+    Unavailable
+        With the reason.
+    """
+    with TemporaryDirectory(prefix="structopt-onnx-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        path = folder / "model.onnx"
+        if has_phone_tools(packages):
+            onnx.save(case.proto, path)
+            return run_on_phone(spec, path, case.feeds, case.expected, Path(packages))
+        if spec.way == "lists":
+            return predict(case, spec)
+        if spec.way == "web":
+            copy = onnx.ModelProto()
+            copy.CopyFrom(case.proto)
+            onnx.save(lowered(copy, web.NEWEST_OPSET, web.NEWEST_IR), path)
+            return web.run_in_web(spec, path, case.feeds, folder, packages)
+        onnx.save(case.proto, path)
+        try:
+            return run_in_session(spec, path, case.feeds, folder, packages)
+        except NotHere:
+            if not spec.predicted:
+                raise
+            return predict(case, spec)
+
+
+def predict(case: Case, spec: ProviderSpec) -> Coverage:
+    """Ask the lists of operators.
+
+    Raises
+    ------
+    Unavailable
+        When there are none.
+    """
+    try:
+        found = coverage(case.model, TARGETS[spec.name])
+    except StructoptError as error:
+        raise Unavailable(str(error)) from error
+    if found is None:
+        raise Unavailable("nothing lists its operators")
+    return found
+
+
+def variable(spec: ProviderSpec) -> str:
+    """Return the environment's variable with the folder of what a provider needs."""
+    return f"STRUCTOPT_ONNX_{spec.name.upper()}"
