@@ -29,6 +29,7 @@ from structopt_onnx.errors import (
 if TYPE_CHECKING:
     from structopt_onnx.api.benchmark import benchmark
     from structopt_onnx.api.bisect import Bisection, bisect
+    from structopt_onnx.api.bundle import Bundle, bundle
     from structopt_onnx.api.densify import DensifyResult, densify
     from structopt_onnx.api.explain import explain
     from structopt_onnx.api.inspect import Inspection, inspect
@@ -46,6 +47,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Bisection",
+    "Bundle",
     "Comparison",
     "DataError",
     "DensifyResult",
@@ -63,6 +65,7 @@ __all__ = [
     "ValidationReport",
     "benchmark",
     "bisect",
+    "bundle",
     "compare_providers",
     "densify",
     "explain",
@@ -76,6 +79,7 @@ __all__ = [
 
 _MODULES = {
     "Bisection": "api.bisect",
+    "Bundle": "api.bundle",
     "Comparison": "runtime.comparison",
     "DensifyResult": "api.densify",
     "Inspection": "api.inspect",
@@ -87,6 +91,7 @@ _MODULES = {
     "ValidationReport": "api.validate",
     "benchmark": "api.benchmark",
     "bisect": "api.bisect",
+    "bundle": "api.bundle",
     "compare_providers": "api.providers",
     "densify": "api.densify",
     "explain": "api.explain",

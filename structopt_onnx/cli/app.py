@@ -10,6 +10,7 @@ import structopt_onnx
 from structopt_onnx.cli import (
     benchmark,
     bisect,
+    bundle,
     densify,
     explain,
     inspect,
@@ -55,6 +56,6 @@ def program(
 
 
 for command in (
-    optimize, explain, validate, benchmark, providers, inspect, passes, bisect, densify,
+    optimize, explain, validate, benchmark, providers, inspect, passes, bisect, bundle, densify,
 ):  # fmt: skip
     command.register(app)

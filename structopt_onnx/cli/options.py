@@ -292,6 +292,22 @@ ProviderNames = Annotated[
         show_default=False,
     ),
 ]
+BundleFolder = Annotated[
+    Path,
+    typer.Argument(
+        metavar="DIR", help="The folder to write; it must not exist, or be empty.",
+        show_default=False,
+    ),
+]  # fmt: skip
+Before = Annotated[
+    Path | None,
+    typer.Option(
+        "--before",
+        metavar="FILE",
+        help="What to compare the required operators with: the model that the app has now, or "
+        "the .config file that its onnxruntime was built with.",
+    ),
+]
 Drift = Annotated[
     bool,
     typer.Option("--drift/--no-drift", help="When B fails, look for the first tensor that is off."),

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_all_is_the_public_api():
     commands = {
         "optimize", "explain", "validate", "benchmark", "compare_providers", "providers",
-        "inspect", "bisect", "densify",
+        "inspect", "bisect", "bundle", "densify",
     }  # fmt: skip
     raised = {
         name
@@ -24,7 +24,7 @@ def test_all_is_the_public_api():
         if inspect.isclass(it) and it.__module__ == errors.__name__
     }
     results = {
-        "Bisection", "Comparison", "DensifyResult", "Inspection", "OptimizeOptions",
+        "Bisection", "Bundle", "Comparison", "DensifyResult", "Inspection", "OptimizeOptions",
         "ProviderList", "ProviderTable", "Report", "Result", "ValidationReport",
     }  # fmt: skip
     assert set(so.__all__) == commands | raised | results | {"from_scipy", "to_scipy"}

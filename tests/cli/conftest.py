@@ -7,6 +7,7 @@ import pytest
 
 import structopt_onnx
 from structopt_onnx.api.bisect import Bisection
+from structopt_onnx.api.bundle import Bundle, BundledFile
 from structopt_onnx.api.densify import DensifyResult
 from structopt_onnx.api.inspect import Inspection, TensorRow
 from structopt_onnx.api.validate import ValidationReport
@@ -16,6 +17,7 @@ from structopt_onnx.rewriting.cost import Cost
 from structopt_onnx.rewriting.record import Applied
 from structopt_onnx.runtime.comparison import Comparison, Timing
 from structopt_onnx.runtime.machine import Machine
+from structopt_onnx.runtime.ort_format import Operator
 from structopt_onnx.runtime.providers.status import Status
 from structopt_onnx.runtime.providers.table import (
     ProbedProvider,
@@ -102,8 +104,21 @@ PROVIDER_TABLE = ProviderTable(
     machine=MACHINE,
 )  # fmt: skip
 
+BUNDLE = Bundle(
+    source="small.onnx",
+    folder="app",
+    files=(BundledFile("model.ort", 2000, "ab", 1e-7), BundledFile("model.onnx", 1000, "cd")),
+    inputs=("x: float32[1,3]",),
+    outputs=("y: float32[1,4]",),
+    onnxruntime="1.32.0",
+    operators=(Operator("ai.onnx", "Conv", 11), Operator("ai.onnx", "Relu", 14)),
+    before="model.onnx",
+    added=(Operator("ai.onnx", "Relu", 14),),
+    removed=(),
+)
 
 RESULTS = {
+    "bundle": BUNDLE,
     "compare_providers": PROVIDER_TABLE,
     "providers": PROVIDERS,
     "optimize": SimpleNamespace(report=REPORT),

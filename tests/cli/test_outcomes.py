@@ -120,3 +120,11 @@ def test_json_of_a_table_has_the_text_of_each_status(run, calls):
         "partial (5 of 9 nodes)",
         "unavailable (opset 21)",
     ]
+
+
+def test_a_bundle_says_which_operators_are_new(run, calls):
+    text = run("bundle", "small.onnx", "app", "--before", "model.onnx").out
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    assert lines[0] == "small.onnx -> app: 2 operators, onnxruntime 1.32.0"
+    assert "model.ort 2,000 1e-07" in lines
+    assert lines[-2:] == ["Added against model.onnx", "- ai.onnx:Relu, opset 14"]
