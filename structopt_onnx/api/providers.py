@@ -20,7 +20,7 @@ from structopt_onnx.runtime.coverage import Coverage
 from structopt_onnx.runtime.exchange import described
 from structopt_onnx.runtime.providers.catalogue import PROVIDERS, ProviderSpec, provider_spec
 from structopt_onnx.runtime.providers.probe import probe_feed, probe_model
-from structopt_onnx.runtime.providers.running import Case, prepare, run_provider, variable
+from structopt_onnx.runtime.providers.running import prepare, run_provider, variable
 from structopt_onnx.runtime.providers.status import Status, Unavailable
 from structopt_onnx.runtime.providers.table import (
     ProbedProvider,
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from structopt_onnx.model.loading import Source
     from structopt_onnx.runtime.comparison import Comparison, Timing
+    from structopt_onnx.runtime.providers.case import Case
     from structopt_onnx.runtime.providers.ran import Ran
     from structopt_onnx.runtime.session import Feeds
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 _LOG_ERRORS_ONLY = 4
+_BEST_FIRST = ("NPU", "GPU", "CPU")
 _UNKNOWN_OPERATOR = ("is not a registered function/op", "No Op registered for", "Unknown domain")
 
 
@@ -31,6 +32,8 @@ class Provider:
         Its options.
     plugin
         The module that brings it as a library to register; empty for one that is built in.
+    simulator_options
+        More options where a plugin finds no device of its own, so that it can but simulate one.
     device
         Where inputs and outputs are bound, as `OrtValue` calls it: ``cpu`` or ``cuda``.
     entries
@@ -42,6 +45,7 @@ class Provider:
     name: str
     options: Mapping[str, str] = field(default_factory=dict)
     plugin: str = ""
+    simulator_options: Mapping[str, str] = field(default_factory=dict)
     device: str = "cpu"
     entries: Mapping[str, str] = field(default_factory=dict)
     packages: str = ""
@@ -183,7 +187,9 @@ def open_session(
     with naming(name, "load"):
         # A plugin that is named in `providers` is silently not used.
         if provider.plugin:
-            options.add_provider_for_devices(plugin_devices(provider), dict(provider.options))
+            devices = plugin_devices(provider)
+            more = provider.simulator_options if device_type(devices[0]) == "CPU" else {}
+            options.add_provider_for_devices(devices, {**provider.options, **more})
             named = None
         else:
             named = [(provider.name, dict(provider.options))]
@@ -197,7 +203,7 @@ def open_session(
 
 
 def plugin_devices(provider: Provider) -> list[ort.OrtEpDevice]:
-    """Register a plugin's library, once per process, and return the devices that it offers.
+    """Register a plugin's library, once per process, and return its devices of the best type.
 
     Raises
     ------
@@ -214,4 +220,10 @@ def plugin_devices(provider: Provider) -> list[ort.OrtEpDevice]:
     devices = offered()
     if not devices:
         raise ModelError(f"{provider.plugin} finds no device on this machine")
-    return devices
+    best = min(map(device_type, devices), key=_BEST_FIRST.index)
+    return [device for device in devices if device_type(device) == best]
+
+
+def device_type(device: ort.OrtEpDevice) -> str:
+    """Return `NPU`, `GPU` or `CPU`."""
+    return str(device.device.type.name)

@@ -62,12 +62,12 @@ class ProviderSpec:
 
 # The simulator computes in float32 unless it is told a chip; a phone computes in float16. Numbers
 # differ between architectures, so one is pinned: Snapdragon 8 Gen 3.
-_QNN_OPTIONS = {
-    "backend_type": "htp",
-    "htp_arch": "75",
-    "soc_model": "57",
-    "enable_htp_fp16_precision": "1",
-}
+_QNN = Provider(
+    "QNNExecutionProvider",
+    {"backend_type": "htp", "enable_htp_fp16_precision": "1"},
+    plugin="onnxruntime_qnn",
+    simulator_options={"htp_arch": "75", "soc_model": "57"},
+)
 
 _SPECS = (
     ProviderSpec("cpu", CPU, "onnxruntime", "all operators", timed=True),
@@ -136,7 +136,7 @@ _SPECS = (
     ),
     ProviderSpec(
         "qnn",
-        Provider("QNNExecutionProvider", _QNN_OPTIONS, plugin="onnxruntime_qnn"),
+        _QNN,
         "onnxruntime-qnn",
         "float16, 8- and 16-bit QDQ; fixed shapes; LSTM and GRU unrolled",
         tolerance=HALF,

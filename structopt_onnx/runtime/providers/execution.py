@@ -21,6 +21,7 @@ from structopt_onnx.runtime.exchange import read_feeds, write_feeds
 from structopt_onnx.runtime.options import (
     Provider,
     SessionSettings,
+    device_type,
     first_line,
     open_session,
     plugin_devices,
@@ -45,7 +46,8 @@ def execute(job: dict[str, Any]) -> dict[str, Any]:
     ----------
     job
         ``model``, ``feeds``, ``feed_index``, ``provider``, ``package`` (what it is from),
-        ``folder`` for what onnxruntime writes, and ``outputs``, the file for what the model gives.
+        ``libraries`` with custom operators, ``folder`` for what onnxruntime writes, and
+        ``outputs``, the file for what the model gives.
 
     Returns
     -------
@@ -58,6 +60,7 @@ def execute(job: dict[str, Any]) -> dict[str, Any]:
     if reason:
         return {"absent": reason}
     settings = SessionSettings(
+        libraries=tuple(Path(path) for path in job["libraries"]),
         provider=replace(provider, entries={**provider.entries, _RECORD: "1"}),
         profile_prefix=Path(job["folder"]) / "profile",
     )
@@ -66,7 +69,7 @@ def execute(job: dict[str, Any]) -> dict[str, Any]:
             session = open_session(Path(job["model"]), "the model", settings)
             feeds = read_feeds(Path(job["feeds"]), job["feed_index"])
             outputs = [_run(session, feed) for feed in feeds]
-            device = plugin_devices(provider)[0].device.type.name if provider.plugin else ""
+            device = device_type(plugin_devices(provider)[0]) if provider.plugin else ""
         except Exception as error:  # noqa: BLE001 - whatever fails there is the answer
             return {"failed": first_error(said()) or _plain(first_line(error.__cause__ or error))}
     profile = Path(session.end_profiling())

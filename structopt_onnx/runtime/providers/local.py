@@ -14,12 +14,11 @@ from structopt_onnx.runtime.providers.ran import Ran
 from structopt_onnx.runtime.providers.status import Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
     from structopt_onnx.runtime.options import Provider
+    from structopt_onnx.runtime.providers.case import Case
     from structopt_onnx.runtime.providers.catalogue import ProviderSpec
-    from structopt_onnx.runtime.session import Feeds
 
 PATIENCE_S = 300.0
 """A simulator takes seconds per run; what takes longer than this is given up."""
@@ -29,19 +28,17 @@ class NotHere(Unavailable):
     """The onnxruntime installed does not have the provider at all."""
 
 
-def run_in_session(
-    spec: ProviderSpec, model: Path, feeds: Sequence[Feeds], folder: Path, packages: str
-) -> Ran:
-    """Run a model once per feed.
+def run_in_session(spec: ProviderSpec, case: Case, model: Path, folder: Path, packages: str) -> Ran:
+    """Run a model once per feed of a case.
 
     Parameters
     ----------
     spec
         The provider.
+    case
+        The inputs, and the libraries with custom operators.
     model
-        A file with fixed shapes.
-    feeds
-        Inputs.
+        The file with fixed shapes.
     folder
         Where to write what is of use until the end.
     packages
@@ -59,9 +56,10 @@ def run_in_session(
         "kind": "execute",
         "model": str(model),
         "feeds": str(folder / "feeds.npz"),
-        "feed_index": write_feeds(folder / "feeds.npz", feeds),
+        "feed_index": write_feeds(folder / "feeds.npz", case.feeds),
         "provider": asdict(provider),
         "package": spec.package,
+        "libraries": [str(path) for path in case.libraries],
         "folder": str(folder),
         "outputs": str(folder / "outputs.npz"),
     }
@@ -87,13 +85,14 @@ def run_in_session(
 
 
 def _is_simulated(spec: ProviderSpec, device: str) -> bool:
-    """QNN's HTP backend on a machine whose CPU is the only device it finds is a simulator."""
-    return spec.name == "qnn" and device == "CPU"
+    """Whether all that a plugin for other devices finds is the CPU."""
+    return bool(spec.provider.simulator_options) and device == "CPU"
 
 
 def _engine(spec: ProviderSpec, found: dict[str, Any]) -> str:
     if _is_simulated(spec, found["device"]):
-        return f"HTP simulator, arch {spec.provider.options['htp_arch']}; {found['engine']}"
+        chip = spec.provider.simulator_options["htp_arch"]
+        return f"HTP simulator, arch {chip}; {found['engine']}"
     return str(found["engine"])
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import onnx
 
@@ -13,6 +12,7 @@ from structopt_onnx.errors import StructoptError
 from structopt_onnx.rewriting.target import TARGETS
 from structopt_onnx.runtime.coverage import Coverage, coverage
 from structopt_onnx.runtime.providers import web
+from structopt_onnx.runtime.providers.case import Case
 from structopt_onnx.runtime.providers.fixed import alike, fixed_copy, lowered
 from structopt_onnx.runtime.providers.local import NotHere, run_in_session
 from structopt_onnx.runtime.providers.phone import has_phone_tools, run_on_phone
@@ -20,7 +20,7 @@ from structopt_onnx.runtime.providers.status import Unavailable
 from structopt_onnx.runtime.session import Session
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     import onnx_ir as ir
 
@@ -29,28 +29,6 @@ if TYPE_CHECKING:
     from structopt_onnx.runtime.session import Feeds
 
 _FEEDS = 4
-
-
-@dataclass(frozen=True)
-class Case:
-    """A model that is to be run on several providers, and what the CPU makes of it.
-
-    Attributes
-    ----------
-    model
-        In memory.
-    proto
-        With fixed shapes and its weights inside, as every provider gets it.
-    feeds
-        Inputs of those shapes.
-    expected
-        The CPU's outputs without graph optimizations, per feed.
-    """
-
-    model: ir.Model
-    proto: onnx.ModelProto
-    feeds: Sequence[Feeds]
-    expected: Sequence[Mapping[str, Any]]
 
 
 def prepare(model: ir.Model, feeds: Sequence[Feeds], libraries: Sequence[Path] = ()) -> Case:
@@ -66,7 +44,7 @@ def prepare(model: ir.Model, feeds: Sequence[Feeds], libraries: Sequence[Path] =
     chosen = alike(feeds, _FEEDS)
     proto = fixed_copy(model, chosen[0])
     session = Session(proto.SerializeToString(), optimize=False, libraries=libraries)
-    return Case(model, proto, chosen, [session.run(feed) for feed in chosen])
+    return Case(model, proto, chosen, [session.run(feed) for feed in chosen], libraries)
 
 
 def run_provider(case: Case, spec: ProviderSpec, packages: str) -> Ran | Coverage:
@@ -101,7 +79,7 @@ def run_provider(case: Case, spec: ProviderSpec, packages: str) -> Ran | Coverag
             return web.run_in_web(spec, path, case.feeds, folder, packages)
         onnx.save(case.proto, path)
         try:
-            return run_in_session(spec, path, case.feeds, folder, packages)
+            return run_in_session(spec, case, path, folder, packages)
         except NotHere:
             if not spec.predicted:
                 raise

@@ -1,0 +1,40 @@
+"""What every provider is given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    import onnx
+    import onnx_ir as ir
+
+    from structopt_onnx.runtime.session import Feeds
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model that is to be run on several providers, and what the CPU makes of it.
+
+    Attributes
+    ----------
+    model
+        In memory.
+    proto
+        With fixed shapes and its weights inside, as every provider gets it.
+    feeds
+        Inputs of those shapes.
+    expected
+        The CPU's outputs without graph optimizations, per feed.
+    libraries
+        Shared libraries with custom operators.
+    """
+
+    model: ir.Model
+    proto: onnx.ModelProto
+    feeds: Sequence[Feeds]
+    expected: Sequence[Mapping[str, Any]]
+    libraries: Sequence[Path] = ()
