@@ -60,11 +60,12 @@ def test_the_wheel_holds_the_package_and_nothing_else_at_top_level(installed: Pa
     assert (installed / "structopt_onnx" / "py.typed").is_file()
 
 
-def test_every_module_of_the_checkout_is_in_the_wheel(installed: Path) -> None:
+def test_every_module_and_script_of_the_checkout_is_in_the_wheel(installed: Path) -> None:
     for folder, inside in (("structopt_onnx", "."), ("passes", "passes")):
-        for source in (REPOSITORY / folder).rglob("*.py"):
-            relative = source.relative_to(REPOSITORY / folder)
-            assert (installed / "structopt_onnx" / inside / relative).is_file(), relative
+        for pattern in ("*.py", "*.cjs"):
+            for source in (REPOSITORY / folder).rglob(pattern):
+                relative = source.relative_to(REPOSITORY / folder)
+                assert (installed / "structopt_onnx" / inside / relative).is_file(), relative
 
 
 def test_it_runs_outside_the_checkout(installed: Path, tmp_path: Path) -> None:

@@ -8,40 +8,33 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import onnx
 
 from structopt_onnx.api.inputs import Opened, open_source, samples_for
+from structopt_onnx.api.provider_rows import provider_row, with_times
 from structopt_onnx.errors import ModelError, UsageError
 from structopt_onnx.model.loading import load
 from structopt_onnx.runtime import machine
 from structopt_onnx.runtime.benchmark import BenchmarkSettings, benchmark
-from structopt_onnx.runtime.coverage import Coverage
 from structopt_onnx.runtime.exchange import described
 from structopt_onnx.runtime.providers.catalogue import PROVIDERS, ProviderSpec, provider_spec
 from structopt_onnx.runtime.providers.probe import probe_feed, probe_model
-from structopt_onnx.runtime.providers.running import prepare, run_provider, variable
-from structopt_onnx.runtime.providers.status import Status, Unavailable
+from structopt_onnx.runtime.providers.running import prepare, variable
+from structopt_onnx.runtime.providers.status import Unavailable
 from structopt_onnx.runtime.providers.table import (
     ProbedProvider,
     ProviderList,
     ProviderRow,
     ProviderTable,
 )
-from structopt_onnx.validation.provider_values import judge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from structopt_onnx.model.loading import Source
-    from structopt_onnx.runtime.comparison import Comparison, Timing
+    from structopt_onnx.runtime.comparison import Comparison
     from structopt_onnx.runtime.providers.case import Case
-    from structopt_onnx.runtime.providers.ran import Ran
     from structopt_onnx.runtime.session import Feeds
-
-# Quantized arithmetic may round a step up where another engine rounds it down.
-_QUANTIZED = 5e-2
-_QUANTIZING = ("QuantizeLinear", "QLinear", "DynamicQuantize")
 
 
 @dataclass(frozen=True)
@@ -155,7 +148,10 @@ def compare_providers(
     comparisons: dict[str, Comparison] = {}
     for number, one in enumerate(wanted):
         progress(f"{one.spec.name} {number + 1}/{len(wanted)}")
-        found = [_row(case, one, model.name) for case, model in zip(cases, opened, strict=True)]
+        found = [
+            provider_row(case, one.spec, one.folder, model.name)
+            for case, model in zip(cases, opened, strict=True)
+        ]
         timed = [place for place, row in enumerate(found) if _is_timed(one.spec, row)]
         if timed:
             own = replace(one.spec.provider, packages=one.folder)
@@ -166,7 +162,7 @@ def compare_providers(
                     found[place] = replace(found[place], not_timed=str(error))
             else:
                 for place, timing in zip(timed, (result.a, result.b), strict=False):
-                    found[place] = _with_times(found[place], timing, result.reason)
+                    found[place] = with_times(found[place], timing, result.reason)
                 if len(timed) > 1:
                     comparisons[one.spec.name] = result
         rows += found
@@ -191,58 +187,9 @@ def _prepared(opened: Opened, feeds: Sequence[Feeds], libraries: Sequence[Path])
 
 def _probed(case: Case, wanted: _Wanted) -> ProbedProvider:
     spec = wanted.spec
-    row = _row(case, wanted, "probe")
+    row = provider_row(case, spec, wanted.folder, "probe")
     return ProbedProvider(
         spec.name, spec.key, row.status, row.engine, spec.package, spec.takes, variable(spec)
-    )
-
-
-def _row(case: Case, wanted: _Wanted, model: str) -> ProviderRow:
-    spec = wanted.spec
-    try:
-        found = run_provider(case, spec, wanted.folder)
-    except Unavailable as error:
-        return ProviderRow(spec.name, model, Status("unavailable", reason=str(error)))
-    if isinstance(found, Coverage):
-        return _predicted(found, spec.name, model)
-    return _executed(found, case, spec, model)
-
-
-def _predicted(found: Coverage, name: str, model: str) -> ProviderRow:
-    return ProviderRow(
-        provider=name,
-        model=model,
-        status=Status("predicted", found.supported, found.nodes),
-        engine="lists of operators",
-        nodes=found.nodes,
-        taken=found.supported,
-        partitions=found.partitions,
-        left=dict.fromkeys(found.unsupported),
-    )
-
-
-def _executed(found: Ran, case: Case, spec: ProviderSpec, model: str) -> ProviderRow:
-    quantized = any(n.op_type.startswith(_QUANTIZING) for n in case.proto.graph.node)
-    judged = judge(found, case.expected, max(spec.tolerance, _QUANTIZED * quantized))
-    row = ProviderRow(spec.name, model, judged.status, found.engine)
-    if not judged.status.ran:
-        return row  # what was counted and measured of it is not the model's
-    times = found.times_ms
-    p50, p90 = np.percentile(times, [50, 90]) if times else (None, None)
-    return replace(
-        row,
-        nodes=found.placement.nodes,
-        taken=found.placement.on_provider,
-        partitions=found.placement.partitions,
-        left=found.placement.left,
-        graph_ops=found.graph_ops,
-        context_bytes=found.context_bytes,
-        max_abs=judged.max_abs,
-        relative_error=judged.relative_error,
-        p50_ms=None if p50 is None else float(p50),
-        p90_ms=None if p90 is None else float(p90),
-        minimum_ms=min(times, default=None),
-        runs=len(times),
     )
 
 
@@ -262,17 +209,3 @@ def _written(cases: Sequence[Case], folder: Path) -> Iterator[Path]:
         path = folder / f"{number}.onnx"
         onnx.save(case.proto, path)
         yield path
-
-
-def _with_times(row: ProviderRow, timing: Timing | None, reason: str) -> ProviderRow:
-    if timing is None or timing.p50 is None:
-        return replace(row, not_timed=reason)
-    return replace(
-        row,
-        p50_ms=timing.p50,
-        p90_ms=timing.p90,
-        minimum_ms=timing.minimum,
-        runs=timing.n,
-        peak_rss_bytes=timing.peak_rss_bytes,
-        device_bytes=timing.device_bytes,
-    )

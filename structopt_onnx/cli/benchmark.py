@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.console import Group
 
 import structopt_onnx
-from structopt_onnx.cli import options  # noqa: TC001 - typer reads annotations
+from structopt_onnx.cli import deployment_options, options  # noqa: TC001 - typer reads annotations
 from structopt_onnx.cli.terminal import Terminal
 from structopt_onnx.errors import ModelError
 from structopt_onnx.report.checks import comparison_notes, speed_summary, timing_rows
@@ -42,7 +42,7 @@ def benchmark(
     data: options.Data = None,
     seconds: options.Seconds = 20.0,
     replicates: options.Replicates = 8,
-    provider: options.Providers = None,
+    provider: deployment_options.Providers = None,
     library: options.Libraries = None,
     json: options.Json = False,
     quiet: options.Quiet = False,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rich.console import Group
 
 import structopt_onnx
-from structopt_onnx.cli import options  # noqa: TC001 - typer reads annotations
+from structopt_onnx.cli import deployment_options, options  # noqa: TC001 - typer reads annotations
 from structopt_onnx.cli.terminal import Terminal
 from structopt_onnx.report.figures import count, error, plural
 from structopt_onnx.report.layout import bullets, line, section, table
@@ -30,9 +30,9 @@ Examples:
 
 def bundle(
     source: options.Source,
-    folder: options.BundleFolder,
+    folder: deployment_options.BundleFolder,
     *,
-    before: options.Before = None,
+    before: deployment_options.Before = None,
     data: options.Data = None,
     library: options.Libraries = None,
     json: options.Json = False,

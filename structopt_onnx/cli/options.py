@@ -275,39 +275,6 @@ Replicates = Annotated[
     int,
     typer.Option("--replicates", metavar="N", help="How often sessions are made anew; at least 8."),
 ]
-Providers = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--provider",
-        metavar="NAME[=DIR]",
-        help="Run on this execution provider, such as cpu, cuda, qnn or xnnpack (see the command "
-        "`providers`); DIR is where to look for what it needs; repeatable.",
-    ),
-]
-ProviderNames = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="NAME[=DIR]",
-        help="Providers, and where to look for what they need; all without it.",
-        show_default=False,
-    ),
-]
-BundleFolder = Annotated[
-    Path,
-    typer.Argument(
-        metavar="DIR", help="The folder to write; it must not exist, or be empty.",
-        show_default=False,
-    ),
-]  # fmt: skip
-Before = Annotated[
-    Path | None,
-    typer.Option(
-        "--before",
-        metavar="FILE",
-        help="What to compare the required operators with: the model that the app has now, or "
-        "the .config file that its onnxruntime was built with.",
-    ),
-]
 Drift = Annotated[
     bool,
     typer.Option("--drift/--no-drift", help="When B fails, look for the first tensor that is off."),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import structopt_onnx
-from structopt_onnx.cli import options  # noqa: TC001 - typer reads annotations
+from structopt_onnx.cli import deployment_options, options  # noqa: TC001 - typer reads annotations
 from structopt_onnx.cli.terminal import Terminal
 from structopt_onnx.report.providers import render_provider_list
 
@@ -20,7 +20,7 @@ Examples:
 
 
 def providers(
-    names: options.ProviderNames = None,
+    names: deployment_options.ProviderNames = None,
     *,
     json: options.Json = False,
     quiet: options.Quiet = False,
