@@ -15,7 +15,7 @@ import onnxruntime as ort
 
 from structopt_onnx.api.inputs import Opened, open_source, samples_for
 from structopt_onnx.errors import ModelError, UsageError, ValidationFailed
-from structopt_onnx.runtime.ort_format import CONFIG, Operator, convert, required_operators
+from structopt_onnx.runtime.ort_format import CONFIGS, Operator, convert, required_operators
 from structopt_onnx.runtime.providers.fixed import alike, fixed_copy
 from structopt_onnx.runtime.providers.status import Unavailable
 from structopt_onnx.runtime.session import Session
@@ -23,7 +23,7 @@ from structopt_onnx.validation.compare import compare
 from structopt_onnx.validation.tolerances import arithmetic_dtype
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from structopt_onnx.model.loading import Source
     from structopt_onnx.runtime.session import Feeds
@@ -58,6 +58,27 @@ class BundledFile:
 
 
 @dataclass(frozen=True)
+class Required:
+    """What a reduced build must have for a form of the model.
+
+    Attributes
+    ----------
+    model
+        The file in onnxruntime's format.
+    operators
+        All that it needs.
+    added, removed
+        What it needs and the app did not so far, and the other way round; empty where nothing
+        is known of the app.
+    """
+
+    model: str
+    operators: tuple[Operator, ...]
+    added: tuple[Operator, ...] = ()
+    removed: tuple[Operator, ...] = ()
+
+
+@dataclass(frozen=True)
 class Bundle:
     """What was written.
 
@@ -73,13 +94,10 @@ class Bundle:
         As the fixed model declares them, such as ``x: float32[1,3,32,32]``.
     onnxruntime
         The version that converted it; an app needs this one or a newer one.
-    operators
-        What a reduced build must have for it, beside those of `with_runtime_opt`, which are
-        listed in its own file.
+    required
+        What a reduced build must have for each form.
     before
-        What the difference is from: a model or a list of operators; empty for none.
-    added, removed
-        Operators that the bundle needs and `before` does not, and the other way round.
+        What the operators were compared with: a model or a list of operators; empty for nothing.
     """
 
     source: str
@@ -88,10 +106,8 @@ class Bundle:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     onnxruntime: str
-    operators: tuple[Operator, ...]
+    required: tuple[Required, ...]
     before: str
-    added: tuple[Operator, ...]
-    removed: tuple[Operator, ...]
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain data."""
@@ -144,15 +160,14 @@ def bundle(
         raise UsageError(f"{target}: give a folder that does not exist, or an empty one")
     opened = open_source(source)
     samples = samples_for(opened, data, seed=seed, threads=threads, libraries=libraries)
-    feeds = alike([samples[n] for n in range(len(samples))], _FEEDS)
+    feeds = alike([samples[n] for n in range(min(len(samples), _FEEDS))], _FEEDS)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as name:
         made = Path(name) / "bundle"
         proto = _fixed(opened, feeds)
         _convert(proto, made, libraries)
         errors = _check(opened, made, feeds, threads, libraries)
-        needed = required_operators(made / CONFIG)
-        known = needed if before is None else _known(before, feeds, Path(name), libraries)
+        known = {} if before is None else _known(before, feeds, Path(name), libraries)
         result = Bundle(
             source=opened.name,
             folder=str(target),
@@ -163,10 +178,8 @@ def bundle(
             inputs=_ports(Session(made / "model.onnx", libraries=libraries).inputs),
             outputs=_ports(Session(made / "model.onnx", libraries=libraries).outputs),
             onnxruntime=str(ort.__version__),
-            operators=tuple(sorted(needed)),
+            required=tuple(_required(form, made, known) for form in CONFIGS),
             before="" if before is None else _name(before),
-            added=tuple(sorted(needed - known)),
-            removed=tuple(sorted(known - needed)),
         )
         _write_manifest(result, made)
         if target.exists():
@@ -205,12 +218,20 @@ def _check(
 
 def _known(
     before: Source, feeds: Sequence[Feeds], folder: Path, libraries: Sequence[Path]
-) -> frozenset[Operator]:
+) -> dict[str, frozenset[Operator]]:
+    """Return what the app has so far for each form of a model."""
     if isinstance(before, str | Path) and Path(before).suffix == ".config":
-        return required_operators(Path(before))
+        return dict.fromkeys(CONFIGS, required_operators(Path(before)))
     made = folder / "before"
     _convert(_fixed(open_source(before), feeds), made, libraries)
-    return required_operators(made / CONFIG)
+    return {form: required_operators(made / config) for form, config in CONFIGS.items()}
+
+
+def _required(form: str, made: Path, known: Mapping[str, frozenset[Operator]]) -> Required:
+    needed = required_operators(made / CONFIGS[form])
+    had = known.get(form, needed)
+    ordered = (tuple(sorted(group)) for group in (needed, needed - had, had - needed))
+    return Required(form, *ordered)
 
 
 def _name(before: Source) -> str:

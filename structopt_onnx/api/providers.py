@@ -15,7 +15,7 @@ from structopt_onnx.api.provider_rows import provider_row, with_times
 from structopt_onnx.errors import ModelError, UsageError
 from structopt_onnx.model.loading import load
 from structopt_onnx.runtime import machine
-from structopt_onnx.runtime.benchmark import BenchmarkSettings, benchmark
+from structopt_onnx.runtime.benchmark import MAX_FEEDS, BenchmarkSettings, benchmark
 from structopt_onnx.runtime.exchange import described
 from structopt_onnx.runtime.providers.catalogue import PROVIDERS, ProviderSpec, provider_spec
 from structopt_onnx.runtime.providers.probe import probe_feed, probe_model
@@ -142,7 +142,7 @@ def compare_providers(
     first = open_source(a)
     opened = [first] if b is None else [first, open_source(b)]
     samples = samples_for(first, data, seed=seed, threads=threads, libraries=libraries)
-    feeds = [samples[place] for place in range(len(samples))]
+    feeds = [samples[place] for place in range(min(len(samples), MAX_FEEDS))]
     cases = [_prepared(one, feeds, libraries) for one in opened]
     rows: list[ProviderRow] = []
     comparisons: dict[str, Comparison] = {}

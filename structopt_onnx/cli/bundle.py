@@ -62,18 +62,20 @@ def bundle(
 
 
 def _parts(made: Bundle) -> Iterator[RenderableType]:
-    needed = plural(len(made.operators), "operator")
-    yield line(f"{made.source} -> {made.folder}: {needed}, onnxruntime {made.onnxruntime}", "bold")
+    yield line(f"{made.source} -> {made.folder}: for onnxruntime {made.onnxruntime}", "bold")
     yield line(f"takes {'; '.join(made.inputs)}; gives {'; '.join(made.outputs)}")
     rows = [(file.name, count(file.bytes), error(file.error)) for file in made.files]
     yield table(("file", "bytes", "error"), rows, (1, 2))
-    if not made.before:
-        return
-    if not made.added:
-        yield line(f"needs no operator that {made.before} does not")
-    for title, operators in (("Added", made.added), ("No longer needed", made.removed)):
-        if operators:
-            yield section(f"{title} against {made.before}", bullets(map(str, operators)))
+    for form in made.required:
+        said = f"{form.model} needs {plural(len(form.operators), 'operator')}"
+        if made.before and not form.added:
+            said += f", none that {made.before} does not"
+        yield line(said)
+    for form in made.required:
+        for title, operators in (("New", form.added), ("No longer needed", form.removed)):
+            if operators:
+                heading = f"{title} in {form.model} against {made.before}"
+                yield section(heading, bullets(map(str, operators)))
 
 
 def register(app: typer.Typer) -> None:

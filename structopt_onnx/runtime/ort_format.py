@@ -16,8 +16,11 @@ if TYPE_CHECKING:
 
 _TOOL = "onnxruntime.tools.convert_onnx_models_to_ort"
 
-CONFIG = "required_operators_and_types.config"
-"""What the tool calls the list of operators of models whose optimizations are baked in."""
+CONFIGS = {
+    "model.ort": "required_operators_and_types.config",
+    "model.with_runtime_opt.ort": "required_operators_and_types.with_runtime_opt.config",
+}
+"""What the tool makes of ``model.onnx``: each form of it, and what that form's build must have."""
 
 
 @dataclass(frozen=True, order=True)

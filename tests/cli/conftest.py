@@ -7,7 +7,7 @@ import pytest
 
 import structopt_onnx
 from structopt_onnx.api.bisect import Bisection
-from structopt_onnx.api.bundle import Bundle, BundledFile
+from structopt_onnx.api.bundle import Bundle, BundledFile, Required
 from structopt_onnx.api.densify import DensifyResult
 from structopt_onnx.api.inspect import Inspection, TensorRow
 from structopt_onnx.api.validate import ValidationReport
@@ -111,10 +111,15 @@ BUNDLE = Bundle(
     inputs=("x: float32[1,3]",),
     outputs=("y: float32[1,4]",),
     onnxruntime="1.32.0",
-    operators=(Operator("ai.onnx", "Conv", 11), Operator("ai.onnx", "Relu", 14)),
+    required=(
+        Required(
+            "model.ort",
+            (Operator("ai.onnx", "Conv", 11), Operator("ai.onnx", "Relu", 14)),
+            (Operator("ai.onnx", "Relu", 14),),
+        ),
+        Required("model.with_runtime_opt.ort", (Operator("ai.onnx", "Conv", 11),)),
+    ),
     before="model.onnx",
-    added=(Operator("ai.onnx", "Relu", 14),),
-    removed=(),
 )
 
 RESULTS = {

@@ -125,6 +125,10 @@ def test_json_of_a_table_has_the_text_of_each_status(run, calls):
 def test_a_bundle_says_which_operators_are_new(run, calls):
     text = run("bundle", "small.onnx", "app", "--before", "model.onnx").out
     lines = [" ".join(line.split()) for line in text.splitlines()]
-    assert lines[0] == "small.onnx -> app: 2 operators, onnxruntime 1.32.0"
+    assert lines[0] == "small.onnx -> app: for onnxruntime 1.32.0"
     assert "model.ort 2,000 1e-07" in lines
-    assert lines[-2:] == ["Added against model.onnx", "- ai.onnx:Relu, opset 14"]
+    assert "model.ort needs 2 operators" in lines
+    assert "model.with_runtime_opt.ort needs 1 operator, none that model.onnx does not" in lines
+    assert lines[-2:] == [
+        "New in model.ort against model.onnx", "- ai.onnx:Relu, opset 14",
+    ]  # fmt: skip
