@@ -13,6 +13,7 @@ from structopt_onnx.linalg.workers import Workers
 from structopt_onnx.model.encoding import serialized_size
 from structopt_onnx.model.exactness import Exactness
 from structopt_onnx.model.facts import Facts
+from structopt_onnx.model.operators import operator_counts
 from structopt_onnx.report.record import Size
 from structopt_onnx.rewriting.cost import Cost, graph_cost
 from structopt_onnx.rewriting.gates import Deny, Fuel, Gate, MustPay, NameFilter
@@ -197,10 +198,10 @@ class Bench:
         shapes: Mapping[str, tuple[int, ...]] | None = None,
     ) -> Size:
         """Return the cost of a variant and the size of its file, or what that would be."""
-        cost = self.cost(model, shapes)
+        cost, operators = self.cost(model, shapes), operator_counts(model)
         if isinstance(stored, Path):
-            return Size(cost, model_file_bytes(stored))
-        return Size(cost, serialized_size(model) if stored is None else len(stored))
+            return Size(cost, model_file_bytes(stored), operators)
+        return Size(cost, serialized_size(model) if stored is None else len(stored), operators)
 
     def session(self, model: Path | bytes | ir.Model, *, optimize: bool = True) -> Session:
         """Open a model the way this run does."""

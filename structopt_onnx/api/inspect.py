@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +9,7 @@ from structopt_onnx.api.inputs import Opened, open_source, samples_for
 from structopt_onnx.api.stored_tensors import StoredTensors, TensorRow
 from structopt_onnx.errors import ModelError
 from structopt_onnx.model.facts import Facts
-from structopt_onnx.model.scope import scopes
+from structopt_onnx.model.operators import operator_counts
 from structopt_onnx.passes.sparsity.analysis import dead_channels
 from structopt_onnx.rewriting.cost import Cost, graph_cost
 from structopt_onnx.rewriting.target import TARGETS
@@ -124,7 +123,7 @@ def inspect(
         outputs=tuple(_port(port) for port in declared.outputs),
         cost=replace(cost, seconds=TARGETS["cpu"].seconds(cost)),
         file_bytes=len(stored) if isinstance(stored, bytes) else model_file_bytes(stored),
-        operators=_operators(model),
+        operators=operator_counts(model),
         tensors=stored_tensors.rows(),
         metadata=tuple(model.metadata_props),
         functions=tuple(f"{f.domain}::{f.name}" for f in model.functions.values()),
@@ -162,12 +161,3 @@ def _port(port: DeclaredPort) -> tuple[str, str, str]:
         return port.name, port.type, "?"
     sizes = ", ".join("?" if size is None else str(size) for size in port.shape)
     return port.name, port.type, f"[{sizes}]"
-
-
-def _operators(model: ir.Model) -> dict[str, int]:
-    counts = Counter(
-        f"{node.domain}::{node.op_type}" if node.domain else node.op_type
-        for scope in scopes(model)
-        for node in scope.graph
-    )
-    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))

@@ -32,10 +32,13 @@ class Size:
         Static cost of the graph on the target.
     file_bytes
         The model file and its external data, or what they would take.
+    operators
+        Nodes per operator, most frequent first, subgraphs and functions included.
     """
 
     cost: Cost
     file_bytes: int
+    operators: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
