@@ -41,7 +41,8 @@ def to_json(record: object) -> str:
         ``options``, ``pipeline``
             Options as given, by name; all steps as pipeline text.
         ``before``, ``after``
-            ``file_bytes`` and ``cost`` (parameters, bytes, macs, nodes, predicted seconds).
+            ``file_bytes``, ``cost`` (parameters, bytes, macs, nodes, predicted seconds), and nodes
+            by name as ``operators``.
         ``applied``
             List, in order, of ``number``, ``step``, ``title``, ``node``, cost ``before`` and
             ``after`` of the region, ``replaced`` value names, and for lossy rewrites ``site``
@@ -71,7 +72,8 @@ def to_json(record: object) -> str:
         ``comparison``
             Null, or the paired benchmark: ``verdict``, ``reason``, ``ratio``, ``low``, ``high``,
             ``control_ratio``, timings ``a`` and ``b`` in milliseconds and bytes, the ``shapes``
-            of the inputs, and ``needed_seconds`` where the time did not suffice.
+            of the inputs, ``needed_seconds`` where the time did not suffice, and
+            ``replicate_times``: every time behind it, in milliseconds.
         ``coverage_before``, ``coverage_after``
             Null for a target that has every operator, else ``nodes``, ``supported``, ``share``,
             ``partitions``, ``unsupported`` operators, ``free_dimensions`` and ``basis``, which is

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 if TYPE_CHECKING:
     from structopt_onnx.runtime.machine import Machine
     from structopt_onnx.runtime.measuring import Control
+    from structopt_onnx.runtime.replicates import Replicate
     from structopt_onnx.runtime.statistics import Verdict
 
 Clock: TypeAlias = Literal["thread CPU time", "wall"]
@@ -113,6 +114,8 @@ class Comparison:
     needed_seconds
         With how many seconds, about, it would have been measured; None where it was, or where
         that is not known.
+    replicate_times
+        The times that all of this rests on; empty where nothing was compared.
     """
 
     a: Timing
@@ -135,6 +138,7 @@ class Comparison:
     machine: Machine
     shapes: tuple[str, ...] = ()
     needed_seconds: int | None = None
+    replicate_times: tuple[Replicate, ...] = ()
 
     def __str__(self) -> str:
         """Return the summary."""

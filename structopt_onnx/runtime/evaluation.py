@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from structopt_onnx.runtime.comparison import BUSY_PERCENT, Clock, Comparison, Deployed, Timing
+from structopt_onnx.runtime.replicates import replicate_of
 from structopt_onnx.runtime.statistics import (
     control_spread,
     decide,
@@ -77,6 +78,7 @@ def evaluate(base: Comparison, samples: Raw, deployed: Deployed | None) -> Compa
         deployed=deployed,
         replicates=len(times),
         pairs=min(len(arms[0]) for arms in times),
+        replicate_times=tuple(replicate_of(arms, models) for arms in times),
     )
     if base.b is None:
         return replace(common, reason="")
