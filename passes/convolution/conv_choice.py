@@ -61,6 +61,7 @@ def choice_of(
     moments: Moments | None,
     *,
     centred: bool = True,
+    spectrum: tuple[float, ...] = (),
 ) -> Choice | None:
     """Return a choice of those candidates that no other beats; None when there are none.
 
@@ -76,6 +77,8 @@ def choice_of(
         What they were fitted to; None for the weight alone.
     centred
         Whether the bias gets back what the mean loses.
+    spectrum
+        Of the outputs, where candidates cut them.
     """
     name = site.weight.name or ""
     corrected = centred and moments is not None
@@ -96,6 +99,7 @@ def choice_of(
             before,
             cost(site, facts, candidate.layout, target) + bias,
             partial(patch, candidate),
+            candidate.layout.output_rank,
         )
         for candidate in candidates
         if np.isfinite(candidate.error) and candidate.error < 1
@@ -108,4 +112,5 @@ def choice_of(
         offered(options),
         "weights" if moments is None else "calibration",
         0.0 if moments is None else moments.count / moments.mean.size,
+        spectrum,
     )

@@ -84,6 +84,11 @@ class Layout:
         """Name of the option."""
         return f"{self.scheme} {'x'.join(map(str, self.ranks))}".rstrip()
 
+    @property
+    def output_rank(self) -> int:
+        """Channels kept of the outputs, per group; 0 where it is no cut of them alone."""
+        return self.ranks[0] if self.scheme in {"channel", "pointwise"} else 0
+
 
 def dense(site: ConvSite) -> Layout:
     """Return the convolution as it is."""

@@ -133,7 +133,7 @@ class ConvFit:
     def candidate(self, layout: Layout) -> tuple[float, Callable[[], Factors]]:
         """Return the relative squared error of a layout and what builds its factors."""
         rank = layout.ranks[0]
-        if layout.scheme in {"channel", "pointwise"}:
+        if layout.output_rank:
             by_output = self._channel
             return by_output.error(rank), lambda: by_output.factors(rank)
         if layout.scheme in {"input", "tucker"}:
@@ -145,6 +145,11 @@ class ConvFit:
             return error, lambda: thinned.narrowed(rank, outer)
         split = self._columns_first if layout.scheme == "spatial-transposed" else self._rows_first
         return split.basis.error(rank), lambda: split.factors(rank)
+
+    @property
+    def spectrum(self) -> tuple[float, ...]:
+        """Spectrum of the outputs, where layouts cut them; else empty."""
+        return self._channel.spectrum if any(t.output_rank for t in self.tried) else ()
 
     def _narrowed(self, rank: int) -> OutputBasis:
         if rank not in self._spectra:
@@ -234,6 +239,13 @@ class ChannelFit:
     bases: list[OutputBasis]
     mean: FloatArray | None
     turned: int | None
+
+    @property
+    def spectrum(self) -> tuple[float, ...]:
+        """Share of the energy along each direction, that of all groups together."""
+        total = sum(basis.total for basis in self.bases) or 1.0
+        along = zip(*(basis.energies for basis in self.bases), strict=False)
+        return tuple(float(sum(energies)) / total for energies in along)
 
     def error(self, rank: int) -> float:
         """Return the relative squared error at a rank per group."""

@@ -144,6 +144,14 @@ class FactorConv(Pass):
             )
 
         candidates = [candidate(layout) for layout in fit.tried]
-        choice = choice_of(site, facts, self.target, candidates, fit.moments, centred=self.centre)
+        choice = choice_of(
+            site,
+            facts,
+            self.target,
+            candidates,
+            fit.moments,
+            centred=self.centre,
+            spectrum=fit.spectrum,
+        )
         if choice is not None:
             yield choice

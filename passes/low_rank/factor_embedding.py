@@ -158,12 +158,14 @@ class FactorEmbedding(Pass):
                     self._cost(table, facts, None),
                     self._cost(table, facts, rank),
                     partial(patch, rank),
+                    rank,
                 )
                 for rank in self._ranks(table)
                 if rank <= basis.size
             ),
             "weights" if moments is None else "calibration",
             0.0 if moments is None else moments.count / moments.mean.size,
+            basis.spectrum,
         )
 
     def _cost(self, table: EmbeddingTable, facts: Facts, rank: int | None) -> Cost:

@@ -190,12 +190,14 @@ class FactorMatmul(Pass):
                     self._cost(site, facts, None),
                     self._cost(site, facts, rank, extra),
                     partial(patch, rank),
+                    rank,
                 )
                 for rank in self._ranks(site)
                 if rank <= fit.basis.size
             ),
             "weights" if moments is None else "calibration",
             0.0 if moments is None else moments.count / moments.mean.size,
+            fit.basis.spectrum,
         )
 
     def _cost(self, site: MatmulSite, facts: Facts, rank: int | None, extra: int = 0) -> Cost:

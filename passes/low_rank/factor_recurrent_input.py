@@ -119,6 +119,7 @@ class FactorRecurrentInput(Pass):
             found = site_of(name, scope, facts)
             return found if isinstance(found, Refusal) else projected(found, scope, fit)
 
+        found = [*fits(site, moments, self._ranks(site), facts.workers, centre=self.centre)]
         options = tuple(
             Option(
                 f"rank {fit.rank}",
@@ -126,8 +127,9 @@ class FactorRecurrentInput(Pass):
                 before,
                 self._cost(site, facts, fit),
                 partial(patch, fit),
+                fit.rank,
             )
-            for fit in fits(site, moments, self._ranks(site), facts.workers, centre=self.centre)
+            for fit in found
         )
         return Choice(
             frozenset({name}),
@@ -135,6 +137,7 @@ class FactorRecurrentInput(Pass):
             options,
             "weights" if moments is None else "calibration",
             0.0 if moments is None else moments.count / moments.mean.size,
+            found[-1].spectrum if found else (),
         )
 
     def _cost(self, site: RecurrentSite, facts: Facts, fit: Fit | None) -> Cost:

@@ -117,6 +117,7 @@ class JointSite:
                 before,
                 self.cost(facts, rank, seconds, extra),
                 partial(_patch, self.names, fit, rank),
+                rank,
             )
             for rank in ranks
         )
@@ -126,6 +127,7 @@ class JointSite:
             options,
             "weights" if moments is None else "calibration",
             0.0 if moments is None else moments.count / moments.mean.size,
+            fit.basis.spectrum,
         )
 
 

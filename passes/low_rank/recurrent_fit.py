@@ -39,12 +39,15 @@ class Fit:
         of x, which then counts as white.
     extra
         Parameters that adding `lost` brings.
+    spectrum
+        Share of the energy along these directions and further ones.
     """
 
     directions: FloatArray
     lost: FloatArray | None
     error: float
     extra: int = 0
+    spectrum: tuple[float, ...] = ()
 
     @property
     def rank(self) -> int:
@@ -79,7 +82,10 @@ def fits(
     if moments is None:
         basis = workers.solve(from_weight, weight, most)
         found = (rank for rank in ranks if rank <= basis.size)
-        yield from (Fit(basis.vectors[:, :rank], None, basis.error(rank)) for rank in found)
+        yield from (
+            Fit(basis.vectors[:, :rank], None, basis.error(rank), spectrum=basis.spectrum)
+            for rank in found
+        )
         return
     extra = site.bias_parameters() if centre else None
     variance = float(np.sum((weight @ moments.covariance) * weight))
@@ -100,9 +106,10 @@ def fits(
         if centred is not None and best is not None:
             kept = centred.vectors[:, :rank]
             lost = mean - kept @ (kept.T @ mean)
-            yield Fit(kept, lost, _share(best, variance), extra or 0)
+            yield Fit(kept, lost, _share(best, variance), extra or 0, centred.spectrum)
         elif plain is not None:
-            yield Fit(plain.vectors[:, :rank], None, _share(_left(plain, rank), variance))
+            left = _share(_left(plain, rank), variance)
+            yield Fit(plain.vectors[:, :rank], None, left, spectrum=plain.spectrum)
 
 
 def _left(basis: OutputBasis, rank: int) -> float:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from structopt_onnx.calibration.streaming import StreamedMoments
 from structopt_onnx.report.plan_record import OptionReport, SiteReport
+from structopt_onnx.report.spectrum import thinned
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -173,6 +174,7 @@ class Site:
                     option.error,
                     None if not self.probes else math.sqrt(self.squared(k)),
                     option.after,
+                    option.rank,
                 )
                 for k, option in enumerate(options)
                 if self.saving(k, objective) < 0
@@ -180,6 +182,7 @@ class Site:
             None if chosen is None else options[chosen].label,
             self.why,
             self.choice.support,
+            thinned(self.choice.spectrum),
         )
 
 

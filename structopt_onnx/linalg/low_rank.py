@@ -52,6 +52,12 @@ class OutputBasis:
         """Number of directions: the largest rank that can be asked for."""
         return int(self.vectors.shape[1])
 
+    @property
+    def spectrum(self) -> tuple[float, ...]:
+        """The share of the whole energy along each direction."""
+        whole = self.total if self.total > 0 else 1.0
+        return tuple(float(energy) / whole for energy in self.energies)
+
     def error(self, rank: int) -> float:
         """Return the share of the energy that the first `rank` directions leave out."""
         if self.total <= 0:

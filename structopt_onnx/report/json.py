@@ -54,7 +54,8 @@ def to_json(record: object) -> str:
             ``by_source``, and the ``shapes`` of one.
         ``plan``
             Null without a budget, else ``budget`` (of error, null where none was set),
-            ``objective``, ``sites`` (with all options seen, the one chosen and why),
+            ``objective``, ``sites`` (with all options seen, the one chosen and why, and the
+            ``spectrum`` as pairs of a direction's number and its share of the energy),
             ``predicted`` (by the probe part, times ``rescaled``), ``summed`` (single sites in
             quadrature), ``probe_error``, ``final_error``, ``rounds``, ``probed_on``, ``undone``,
             ``final_evaluations``, ``nearest_miss``, ``unmet``, ``refit`` (null, or ``factors``,

@@ -23,12 +23,15 @@ class OptionReport:
         Predicted relative L2 error it alone causes at the model's outputs; None before probing.
     cost
         Cost of the site's region with it.
+    rank
+        Directions of the site's spectrum that it keeps; 0 where it is no cut of them.
     """
 
     label: str
     local_error: float
     output_error: float | None
     cost: Cost
+    rank: int = 0
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,9 @@ class SiteReport:
         Label of the option applied, or None.
     why
         The reason for the choice, in a few words.
+    spectrum
+        Numbers of directions of the output and the share of its energy along each, the most
+        important first; at most 64, closer together where they matter. Empty where there is none.
     """
 
     step: str
@@ -69,6 +75,7 @@ class SiteReport:
     chosen: str | None
     why: str
     support: float = 0.0
+    spectrum: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True)

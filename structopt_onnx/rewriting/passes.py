@@ -58,6 +58,8 @@ class Option:
     patch
         Builds the patch on a model that holds the same weights under the same names; a refusal
         with code ``superseded`` when the site is gone.
+    rank
+        How many directions of `Choice.spectrum` it keeps; 0 where it is no cut of them.
     """
 
     label: str
@@ -65,6 +67,7 @@ class Option:
     before: Cost
     after: Cost
     patch: Callable[[Scope, Facts], Patch | Refusal]
+    rank: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +87,9 @@ class Choice:
     support
         Observations per dimension of the statistics behind a calibrated fit; below about 4 the
         predicted errors are too good to be true.
+    spectrum
+        Share of the output's energy along each direction that a rank keeps or leaves out, as far
+        as ranks are on offer; empty where there is none. For reports.
     """
 
     site: frozenset[str]
@@ -91,6 +97,7 @@ class Choice:
     options: tuple[Option, ...]
     basis: str
     support: float = 0.0
+    spectrum: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 import structopt_onnx as so
+
+MODELS = Path(__file__).resolve().parents[2] / "models"
 
 
 def test_it_says_what_would_apply_and_writes_nothing(padded, tmp_path, monkeypatch):
@@ -38,6 +42,25 @@ def test_with_data_options_have_local_errors_by_activations(padded, calibration)
     local = [option.local_error for option in site.options]
     assert local == sorted(local, reverse=True)
     assert report.samples.fit == 215
+
+
+@pytest.mark.parametrize("model", ["digits_mlp", "digits_cnn"])
+def test_what_a_rank_leaves_out_is_the_rest_of_the_spectrum(model):
+    path = MODELS / f"{model}.onnx"
+    report = so.explain(path, calibration=MODELS / f"{model}_calibration.npz", max_error=0.05)
+    cuts = [
+        (option, site.spectrum)
+        for site in report.plan.sites
+        for option in site.options
+        if option.rank
+    ]
+    assert len(cuts) >= 4
+    for option, spectrum in cuts:
+        assert str(option.rank) in option.label.split()
+        kept = sum(share for number, share in spectrum if number <= option.rank)
+        assert option.local_error == pytest.approx(1 - kept, abs=2e-3)
+    for site in report.plan.sites:
+        assert bool(site.spectrum) == (site.step in {"factor-matmul", "factor-conv"})
     assert report.plan.budget == 0.05
 
 

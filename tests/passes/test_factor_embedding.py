@@ -99,6 +99,9 @@ def test_at_full_rank_every_gather_makes_what_it_made(ranks, seed, calibrated, d
     samples, step = _samples(rng, ranks, dtype), FactorEmbedding(rank_multiple=1)
     choice = _choice(proto, step, samples if calibrated else [])
     assert choice.options[2].error < 1e-12
+    assert [option.rank for option in choice.options[:3]] == [1, 2, 3]
+    for option in choice.options:
+        assert option.error == pytest.approx(1 - sum(choice.spectrum[: option.rank]), abs=1e-9)
     after = _apply(proto, step, choice, 3)
     np.testing.assert_allclose(_rows(after, samples), _rows(proto, samples), atol=1e-5)
 

@@ -260,6 +260,8 @@ def test_the_cost_counts_what_is_hoisted():
     assert (option.before.nodes, option.after.nodes) == (1, 2)
     assert choice.basis == "weights"
     assert choice.support == 0.0
+    assert option.rank == 2
+    assert option.error == pytest.approx(1 - sum(choice.spectrum[:2]))
 
 
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=4), _SEEDS)
