@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from structopt_onnx.api.budgets import for_cost, within_error, within_metric
+from structopt_onnx.api.curve import curve
 from structopt_onnx.api.judge import Judge
 from structopt_onnx.api.measured_costs import measured
 from structopt_onnx.api.plan_report import plan_report
@@ -100,8 +101,9 @@ class LossySearch:
             settled = None
             if trial is not None:
                 settled = Settling(bench, self._trials, self._recovery, final).settle(trial)
+            around = curve(self._trials, bench.cost(self._exact.model))
         report = plan_report(bench, self._trials, settled, looks=final.evaluations, unmet=unmet)
-        report = replace(report, costs=costs)
+        report = replace(report, costs=costs, curve=around)
         if settled is None or settled.kept is None:
             return LossyStage(self._exact.model, self._exact.manager, report)
         kept = self._recovery.of(settled.kept)

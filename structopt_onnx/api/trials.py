@@ -148,6 +148,10 @@ class Trials:
         """Measure a model on the probe part."""
         return self._judge.measure(model)
 
+    def measured(self) -> tuple[Trial, ...]:
+        """Return every plan that was measured, in order."""
+        return tuple({trial.chosen: trial for trial in self._seen.values()}.values())
+
     def tried(self, chosen: Chosen) -> bool:
         """Whether a plan was measured."""
         return chosen in self._seen

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from structopt_onnx.report.curve_record import Curve
     from structopt_onnx.rewriting.cost import Cost, Objective
 
 
@@ -237,6 +238,8 @@ class PlanReport:
         What the seconds of the options rest on; None where they are predicted.
     refit
         What the refit brought; None where there was nothing to fit, or it was not wanted.
+    curve
+        What other budgets would have come to; None where nothing was searched.
     """
 
     budget: float | None
@@ -257,3 +260,4 @@ class PlanReport:
     keep: KeepReport | None = None
     costs: CostReport | None = None
     refit: RefitReport | None = None
+    curve: Curve | None = None
