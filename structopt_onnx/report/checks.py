@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from rich.console import Group
 
 from structopt_onnx.report.figures import count, error, mebibytes, milliseconds, name, plural
+from structopt_onnx.report.grid import Grid
 from structopt_onnx.report.inputs import inputs_line
-from structopt_onnx.report.layout import bullets, line, table
+from structopt_onnx.report.layout import bullets, line, table_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -66,19 +68,13 @@ def validation_table(validation: ModelValidation) -> RenderableType:
     "Plain" is the error with the runtime's graph optimizations off, "shipped" with them on;
     "runtime's own" that of the original with them on against itself without.
     """
-    shipped = {metrics.name: metrics for metrics in validation.shipped.outputs}
-    plain = {metrics.name: metrics for metrics in validation.exact.outputs}
-    names = list(dict.fromkeys([*shipped, *plain]))
-    rows = [
-        _output_row(output, plain.get(output), shipped.get(output), validation)
-        for output in sorted(names, key=lambda o: -_error_of(shipped.get(o)))[:_MOST_OUTPUTS]
-    ]
-    headers = ("output", "plain", "shipped", "limit", "max abs", "SNR dB", "top-1", "runtime's own")
+    grid = output_grid(validation)
+    some = replace(grid, rows=grid.rows[:_MOST_OUTPUTS])
     parts: list[RenderableType] = []
-    if rows:
-        parts.append(table(headers, rows, range(1, len(headers))))
-    if len(names) > len(rows):
-        parts.append(line(f"and {len(names) - len(rows)} outputs with smaller errors"))
+    if some.rows:
+        parts.append(table_of(some))
+    if len(grid.rows) > len(some.rows):
+        parts.append(line(f"and {len(grid.rows) - len(some.rows)} outputs with smaller errors"))
     failures = validation.failures
     if failures:
         parts.append(line("Failures:"))
@@ -89,6 +85,19 @@ def validation_table(validation: ModelValidation) -> RenderableType:
     if notes:
         parts.append(bullets(notes))
     return Group(*parts)
+
+
+def output_grid(validation: ModelValidation) -> Grid:
+    """Put every output in a row, the largest error first; see `validation_table`."""
+    shipped = {metrics.name: metrics for metrics in validation.shipped.outputs}
+    plain = {metrics.name: metrics for metrics in validation.exact.outputs}
+    names = dict.fromkeys([*shipped, *plain])
+    rows = tuple(
+        _output_row(output, plain.get(output), shipped.get(output), validation)
+        for output in sorted(names, key=lambda o: -_error_of(shipped.get(o)))
+    )
+    headers = ("output", "plain", "shipped", "limit", "max abs", "SNR dB", "top-1", "runtime's own")
+    return Grid(headers, rows, tuple(range(1, len(headers))))
 
 
 def timing_rows(a: Timing, b: Timing | None) -> Iterator[tuple[str, str, str, float, float]]:

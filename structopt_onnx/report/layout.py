@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
+    from structopt_onnx.report.grid import Grid
+
 WIDTH = 100
 """Characters per line where there is no terminal to ask."""
 
@@ -48,6 +50,11 @@ def table(
     for row in rows:
         grid.add_row(*(Text(shown(cell)) for cell in row))
     return grid
+
+
+def table_of(grid: Grid) -> Table:
+    """Lay out a grid."""
+    return table(grid.headers, grid.rows, grid.numbers)
 
 
 def section(title: str, *body: RenderableType) -> Group:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rich.console import Group
 
 from structopt_onnx.report.budgets import budgets_text, decision_lines, error_line
 from structopt_onnx.report.figures import change, count, error, name, plural
-from structopt_onnx.report.layout import line, section, table
+from structopt_onnx.report.grid import Grid
+from structopt_onnx.report.layout import line, section, table, table_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from rich.console import RenderableType
 
@@ -38,27 +40,47 @@ def plan_section(plan: PlanReport, *, kept: bool) -> RenderableType:
     kept
         False when the plan was rolled back as a whole.
     """
+    title = plan_title(plan, kept=kept)
+    if not plan.sites:
+        return section(title, line("no site has an option that could pay"))
+    grid = site_grid(plan)
+    some = replace(grid, rows=grid.rows[:_MOST_SITES])
+    parts: list[RenderableType] = [table_of(some)]
+    if len(grid.rows) > len(some.rows):
+        parts.append(_more(len(grid.rows) - len(some.rows)))
+    return section(title, Group(*parts, *map(line, plan_lines(plan))))
+
+
+def plan_title(plan: PlanReport, *, kept: bool) -> str:
+    """Say how many sites were changed, and what for."""
     changed = sum(site.chosen is not None for site in plan.sites)
     done = "changed" if kept else "planned, then rolled back,"
-    title = (
+    return (
         f"Lossy sites: {changed} of {len(plan.sites)} {done} for {plan.objective}, "
         f"{budgets_text(plan)}"
     )
-    if not plan.sites:
-        return section(title, line("no site has an option that could pay"))
-    ordered = sorted(plan.sites, key=lambda site: (site.chosen is None, _saved(site)))
-    rows = [_site_row(site) for site in ordered[:_MOST_SITES]]
-    headers = ("weight", "pass", "chosen", "parameters", "predicted", "probed alone", "why")
-    parts: list[RenderableType] = [table(headers, rows, (3, 4))]
-    if len(ordered) > len(rows):
-        parts.append(_more(len(ordered) - len(rows)))
-    parts.append(line(_totals(plan)))
-    parts += [line(text) for text in decision_lines(plan.metric)]
+
+
+def plan_lines(plan: PlanReport) -> Iterator[str]:
+    """Say what was predicted and measured of the plan as a whole, and how it came about."""
+    yield _totals(plan)
+    yield from decision_lines(plan.metric)
     if plan.refit is not None:
-        parts.append(line(_refit(plan.refit)))
+        yield _refit(plan.refit)
     if plan.undone:
-        parts.append(line(f"undone on the final part: {'; '.join(plan.undone)}"))
-    return section(title, Group(*parts))
+        yield f"undone on the final part: {'; '.join(plan.undone)}"
+
+
+def site_grid(plan: PlanReport) -> Grid:
+    """Put every site in a row, in the order of `ordered_sites`."""
+    rows = tuple(_site_row(site) for site in ordered_sites(plan))
+    headers = ("weight", "pass", "chosen", "parameters", "predicted", "probed alone", "why")
+    return Grid(headers, rows, (3, 4))
+
+
+def ordered_sites(plan: PlanReport) -> list[SiteReport]:
+    """Return the sites, changed ones first, the largest savings before small ones."""
+    return sorted(plan.sites, key=lambda site: (site.chosen is None, _saved(site)))
 
 
 def offers_section(plan: PlanReport) -> RenderableType:

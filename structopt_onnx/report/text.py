@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rich.console import Group
 
 from structopt_onnx.report.caveats import is_lossy
+from structopt_onnx.report.changes import applied_grid, refused_grid, size_grid
 from structopt_onnx.report.checks import (
     comparison_notes,
-    timing_rows,
     validation_summary,
     validation_table,
 )
-from structopt_onnx.report.figures import change, count, name, shown
 from structopt_onnx.report.inputs import inputs_line
-from structopt_onnx.report.layout import WIDTH, bullets, line, section, table, to_text
+from structopt_onnx.report.layout import WIDTH, bullets, line, section, table_of, to_text
 from structopt_onnx.report.lossy import estimate_section, offers_section, plan_section
 from structopt_onnx.report.verdict import is_explanation, verdict
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from structopt_onnx.report.record import Report
-    from structopt_onnx.rewriting.record import Applied, Refused
 
 _MOST_CODES = 12
 
@@ -52,7 +51,7 @@ def render(report: Report) -> RenderableType:
     """Lay a report out for a rich console; `render_text` prints the same without colours."""
     return Group(
         *_verdict(report),
-        section("Before and after", _sizes(report)),
+        section("Before and after", table_of(size_grid(report))),
         *_rewrites(report),
         *_checks(report),
         section("Run", *(line(text) for text in _run(report))),
@@ -71,7 +70,8 @@ def _verdict(report: Report) -> Iterator[RenderableType]:
 def _rewrites(report: Report) -> Iterator[RenderableType]:
     explanation = is_explanation(report)
     if report.applied:
-        yield section("Would apply" if explanation else "Applied", _applied(report))
+        title = "Would apply" if explanation else "Applied"
+        yield section(title, table_of(applied_grid(report.applied)))
     if report.plan is not None and explanation:
         yield offers_section(report.plan)
     elif report.plan is not None:
@@ -94,72 +94,13 @@ def _checks(report: Report) -> Iterator[RenderableType]:
         yield section("Notes", bullets(report.notes))
 
 
-def _sizes(report: Report) -> RenderableType:
-    before, after = report.before, report.after
-    was, now = before.cost, after.cost
-    figures = (
-        ("file, bytes", before.file_bytes, after.file_bytes),
-        ("weights, bytes", was.bytes, now.bytes),
-        ("parameters", was.parameters, now.parameters),
-        ("MACs", was.macs, now.macs),
-        ("nodes", was.nodes, now.nodes),
-    )
-    rows = [(what, count(a), count(b), change(a, b)) for what, a, b in figures]
-    comparison = report.comparison
-    if comparison is not None and comparison.b is not None:
-        rows += [
-            (what, first, second, change(a, b))
-            for what, first, second, a, b in timing_rows(comparison.a, comparison.b)
-        ]
-    return table(("", "before", "after", "change"), rows, (1, 2, 3))
-
-
-def _applied(report: Report) -> RenderableType:
-    groups: dict[str, list[Applied]] = {}
-    for applied in report.applied:
-        groups.setdefault(applied.step, []).append(applied)
-    rows = [
-        (
-            step,
-            count(len(group)),
-            _delta(sum(a.after.parameters - a.before.parameters for a in group)),
-            _delta(sum(a.after.macs - a.before.macs for a in group)),
-            _delta(sum(a.after.nodes - a.before.nodes for a in group)),
-            group[0].title if len(group) == 1 else f"{group[0].title}, ...",
-        )
-        for step, group in groups.items()
-    ]
-    headers = ("pass", "times", "parameters", "MACs", "nodes", "what")
-    return table(headers, rows, (1, 2, 3, 4))
-
-
 def _refused(report: Report) -> RenderableType:
-    groups: dict[str, list[Refused]] = {}
-    for refused in report.refused:
-        groups.setdefault(refused.refusal.code, []).append(refused)
-    ordered = sorted(groups.items(), key=lambda item: -len(item[1]))
-    rows = [
-        (
-            code,
-            count(len(group)),
-            ", ".join(dict.fromkeys(refused.step for refused in group)),
-            _example(group[0]),
-        )
-        for code, group in ordered[:_MOST_CODES]
-    ]
-    parts: list[RenderableType] = [table(("why", "sites", "pass", "such as"), rows, (1,))]
-    if len(ordered) > len(rows):
-        parts.append(line(f"and {len(ordered) - len(rows)} more reasons (--json lists all)"))
+    grid = refused_grid(report.refused)
+    some = replace(grid, rows=grid.rows[:_MOST_CODES])
+    parts: list[RenderableType] = [table_of(some)]
+    if len(grid.rows) > len(some.rows):
+        parts.append(line(f"and {len(grid.rows) - len(some.rows)} more reasons (--json lists all)"))
     return Group(*parts)
-
-
-def _example(refused: Refused) -> str:
-    refusal = refused.refusal
-    return f"{name(refusal.node, 32)}: {shown(refusal.detail)}" if refusal.node else refusal.detail
-
-
-def _delta(number: int) -> str:
-    return f"{number:+,}" if number else "0"
 
 
 def _run(report: Report) -> Iterator[str]:

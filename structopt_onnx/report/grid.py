@@ -1,0 +1,24 @@
+"""What a report tells in columns, before it is laid out as text, Markdown or HTML."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Rows of text under headers.
+
+    Parameters
+    ----------
+    headers
+        One per column.
+    rows
+        As long as `headers`.
+    numbers
+        Indices of the columns aligned to the right.
+    """
+
+    headers: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    numbers: tuple[int, ...] = ()
