@@ -10,7 +10,7 @@ from rich.console import Group
 from structopt_onnx.report.budgets import budgets_text, decision_lines, error_line
 from structopt_onnx.report.figures import change, count, error, name, plural
 from structopt_onnx.report.grid import Grid
-from structopt_onnx.report.layout import line, section, table, table_of
+from structopt_onnx.report.layout import line, section, table_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -85,50 +85,65 @@ def ordered_sites(plan: PlanReport) -> list[SiteReport]:
 
 def offers_section(plan: PlanReport) -> RenderableType:
     """Lay out what could be had at each site, where nothing was tried yet."""
-    allowed = f"for {budgets_text(plan)}" if budgets_text(plan) else "if --max-error allows"
-    title = f"Lossy sites: {len(plan.sites)}, {allowed}"
+    grid = offer_grid(plan)
+    if not grid.rows:
+        return section(offers_title(plan))
+    some = replace(grid, rows=grid.rows[:_MOST_SITES])
+    parts: list[RenderableType] = [table_of(some)]
+    if len(grid.rows) > len(some.rows):
+        parts.append(_more(len(grid.rows) - len(some.rows)))
+    return section(offers_title(plan), *parts)
+
+
+def offers_title(plan: PlanReport) -> str:
+    """Say how many sites there are, and under what condition they would be changed."""
     if not plan.sites:
-        return section("Lossy sites: none")
-    rows = [_offer_row(site) for site in plan.sites[:_MOST_SITES]]
+        return "Lossy sites: none"
+    allowed = f"for {budgets_text(plan)}" if budgets_text(plan) else "if --max-error allows"
+    return f"Lossy sites: {len(plan.sites)}, {allowed}"
+
+
+def offer_grid(plan: PlanReport) -> Grid:
+    """Put what every site has on offer in a row."""
     headers = ("weight", "options", "parameters", "error at the site", "note")
-    parts: list[RenderableType] = [table(headers, rows, (2, 3))]
-    if len(plan.sites) > len(rows):
-        parts.append(_more(len(plan.sites) - len(rows)))
-    return section(title, *parts)
+    return Grid(headers, tuple(_offer_row(site) for site in plan.sites), (2, 3))
 
 
 def estimate_section(report: Report) -> RenderableType:
     """Lay out what lossy budgets might buy."""
+    title, grid, lines = estimate_parts(report)
+    parts: list[RenderableType] = [table_of(grid)] if grid.rows else []
+    return section(title, *parts, *map(line, lines))
+
+
+def estimate_parts(report: Report) -> tuple[str, Grid, tuple[str, ...]]:
+    """Return a title, a row per error and lines below: what lossy budgets might buy."""
     now = report.after.cost
-    rows = [
+    rows = tuple(
         (
             error(row.local_error),
             f"{count(row.parameters)} ({change(now.parameters, row.parameters)})",
             f"{count(row.macs)} ({change(now.macs, row.macs)})",
         )
         for row in report.estimate
-    ]
+    )
     basis = {
         "calibration": "activations on the calibration data",
         "weights": "weights alone, so a rough one",
     }.get(report.estimate_basis, report.estimate_basis)
     title = f"What --max-error could buy: an estimate from the spectra of the {basis}"
-    if all((row.parameters, row.macs) == (now.parameters, now.macs) for row in report.estimate):
-        largest = max(row.local_error for row in report.estimate)
-        found = [line(f"nothing, up to an error of {error(largest)} at each site")]
-        if report.estimate_basis == "weights":
-            found.append(
-                line(
-                    "this rests on the weights alone: calibration data usually allow far more, "
-                    "so give --calibration to know"
-                )
-            )
-        return section(title, *found)
-    return section(
-        title,
-        table(("error per site", "parameters", "MACs"), rows, (0, 1, 2)),
-        line("nothing was probed: the error at the outputs may be smaller or larger"),
-    )
+    headers = ("error per site", "parameters", "MACs")
+    if any((row.parameters, row.macs) != (now.parameters, now.macs) for row in report.estimate):
+        doubt = "nothing was probed: the error at the outputs may be smaller or larger"
+        return title, Grid(headers, rows, (0, 1, 2)), (doubt,)
+    largest = max((row.local_error for row in report.estimate), default=0.0)
+    lines = [f"nothing, up to an error of {error(largest)} at each site"]
+    if report.estimate_basis == "weights":
+        lines.append(
+            "this rests on the weights alone: calibration data usually allow far more, so give "
+            "--calibration to know"
+        )
+    return title, Grid(headers, ()), tuple(lines)
 
 
 def _offer_row(site: SiteReport) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from structopt_onnx.report.curve_record import Curve, CurvePoint
 from structopt_onnx.report.plan_record import OptionReport, PlanReport, SiteReport
 from structopt_onnx.report.record import EstimateRow, Report, SampleReport, Size
 from structopt_onnx.rewriting.cost import Cost
@@ -12,6 +13,7 @@ from structopt_onnx.rewriting.passes import Refusal
 from structopt_onnx.rewriting.record import Applied, Refused
 from structopt_onnx.runtime.comparison import Comparison, Deployed, Timing
 from structopt_onnx.runtime.machine import Machine
+from structopt_onnx.runtime.replicates import replicate_of
 from structopt_onnx.validation.compare import Validation
 from structopt_onnx.validation.metrics import OutputMetrics
 from structopt_onnx.validation.models import ModelValidation
@@ -75,13 +77,21 @@ def comparison(ratio: float = 0.82, verdict: str = "faster", reason: str = "") -
         seconds=9.0,
         provider="CPUExecutionProvider",
         machine=MACHINE,
-    )
+        replicate_times=tuple(
+            replicate_of(
+                [[0.1 * drift, 0.11, 0.12], [0.1 * ratio * drift, 0.11 * ratio, 0.12 * ratio],
+                 [0.1 * drift, 0.11, 0.121]],
+                2,
+            )
+            for drift in (1.0, 1.01, 0.99)
+        ),
+    )  # fmt: skip
 
 
 def site(weight: str, chosen: str | None, why: str) -> SiteReport:
     options = tuple(
         OptionReport(
-            f"rank {rank}", 1e-4 / rank, 0.3 / rank, Cost(64 * rank, 256 * rank, 64 * rank)
+            f"rank {rank}", 1e-4 / rank, 0.3 / rank, Cost(64 * rank, 256 * rank, 64 * rank), rank
         )
         for rank in (8, 16)
     )
@@ -95,6 +105,7 @@ def site(weight: str, chosen: str | None, why: str) -> SiteReport:
         options,
         chosen,
         why,
+        spectrum=tuple((n, 0.5**n) for n in range(1, 17)),
     )
 
 
@@ -112,6 +123,12 @@ def plan(*sites: SiteReport, final: float | None = 0.043, **changes: object) -> 
         undone=(),
         final_evaluations=1,
         nearest_miss=None,
+        curve=Curve(
+            tuple(
+                CurvePoint(Cost(71754 // n, 287032 // n), 0.01 * (n - 1)) for n in (1, 2, 4, 8, 16)
+            ),
+            (CurvePoint(Cost(16458, 65848), 0.041, 0.042),),
+        ),
     )
     return replace(made, **changes)
 
@@ -137,7 +154,8 @@ def lossy() -> Report:
     return replace(
         empty(),
         options={"max_error": 0.05, "calibration": "samples.npz"},
-        after=Size(Cost(16458, 65848, 315648, 10), 141302),
+        before=Size(Cost(71754, 287032, 370944, 9), 288891, {"Relu": 3, "Gemm": 2}),
+        after=Size(Cost(16458, 65848, 315648, 10), 141302, {"Relu": 3, "MatMul": 1, "Gemm": 1}),
         applied=(
             Applied(1, "share-initializers", "w2 is w1", "share", Cost(64, 256), Cost()),
             Applied(
@@ -168,5 +186,6 @@ def make() -> SimpleNamespace:
         validation=validation,
         comparison=comparison,
         estimate=lambda: (EstimateRow(0.01, 60000, 350000), EstimateRow(0.1, 20000, 320000)),
+        changed=replace,
         refused=lambda code, node: Refused("factor-matmul", Refusal(code, "detail", node)),
     )

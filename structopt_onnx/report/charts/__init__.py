@@ -1,0 +1,1 @@
+"""Charts of a run: what they show, apart from what draws them."""
