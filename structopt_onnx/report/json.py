@@ -36,6 +36,8 @@ def to_json(record: object) -> str:
 
         ``schema``
             Version of this form: an integer, raised when a key changes its meaning or goes.
+        ``version``
+            Version of the package that made it.
         ``source``, ``output``
             Names of the model read and the file written; ``output`` is null when none was.
         ``options``, ``pipeline``

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from structopt_onnx import __version__
 from structopt_onnx.report.caveats import caveats
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from structopt_onnx.report.plan_record import PlanReport
+    from structopt_onnx.report.provider_grid import ProviderRow
     from structopt_onnx.rewriting.cost import Cost
     from structopt_onnx.rewriting.record import Applied, Refused
     from structopt_onnx.runtime.comparison import Comparison
@@ -130,6 +133,8 @@ class Report:
         Anything else the user should know, a line each.
     seconds
         Wall time per stage.
+    schema, version
+        Versions of the JSON form and of this package.
     """
 
     source: str
@@ -154,6 +159,7 @@ class Report:
     notes: tuple[str, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
     schema: int = SCHEMA
+    version: str = __version__
 
     def __str__(self) -> str:
         """Render the report as plain text."""
@@ -165,3 +171,46 @@ class Report:
     def caveats(self) -> tuple[str, ...]:
         """What puts the verdict in question, the warnings among it, and what was not shown."""
         return tuple(caveats(self))
+
+    def to_html(self, path: str | Path, *, providers: Sequence[ProviderRow] = ()) -> Path:
+        """Write it as one HTML file that loads nothing; needs the extra `report`.
+
+        Parameters
+        ----------
+        path
+            Where to.
+        providers
+            What is known of the models on execution providers.
+
+        Raises
+        ------
+        UsageError
+            When jinja2 is not installed, or the file can't be written.
+        """
+        from structopt_onnx.report.html.page import render_html  # noqa: PLC0415 - an extra
+        from structopt_onnx.report.writing import write_text  # noqa: PLC0415 - likewise
+
+        return write_text(Path(path), render_html(self, providers))
+
+    def to_png(self, folder: str | Path) -> list[Path]:
+        """Draw its plots into PNG files; needs the extra `report`.
+
+        Parameters
+        ----------
+        folder
+            Where to; made if need be.
+
+        Raises
+        ------
+        UsageError
+            When matplotlib is not installed, or the folder can't be written.
+        """
+        from structopt_onnx.report.writing import write_plots  # noqa: PLC0415 - an extra
+
+        return write_plots(Path(folder), self)
+
+    def _repr_html_(self) -> str:
+        """Show it in a notebook: the page in a frame, or plain text without the extra."""
+        from structopt_onnx.report.html.frame import framed  # noqa: PLC0415 - an extra
+
+        return framed(self)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from structopt_onnx.report.caveats import is_lossy
 from structopt_onnx.report.charts.bars import operator_bars
 from structopt_onnx.report.charts.of_plan import curve_chart, options_chart, spectrum_chart
 from structopt_onnx.report.charts.of_times import latency_chart, ratio_chart
 from structopt_onnx.report.lossy import ordered_sites
-from structopt_onnx.report.verdict import is_lossy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
