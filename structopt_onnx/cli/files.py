@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from structopt_onnx.errors import UsageError
-from structopt_onnx.report.json import to_json
+from structopt_onnx.report.extra import require
+from structopt_onnx.report.writing import check_form
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
 
@@ -23,43 +25,46 @@ def refuse_dash(path: Path) -> None:
         raise UsageError("-: a model is not written to standard output; name a file, or ./-")
 
 
-def checked(path: Path | None, *others: Path) -> Path | None:
-    """Refuse a report that could not be written, before the long work begins.
+def check_reports(paths: Iterable[Path], *others: Path) -> None:
+    """Refuse reports that could not be written, before the long work begins.
 
     Parameters
     ----------
-    path
-        Where the report shall go.
+    paths
+        Where the reports shall go.
     others
-        Files of the same command that it must not replace.
+        Files of the same command that they must not replace.
 
     Raises
     ------
     UsageError
-        When it is a folder, lies in none, is one of the others, or is ``-``.
+        When one is a folder, lies in none, is one of the others, is ``-``, has no known form, or
+        needs what is not installed.
     """
-    if path is None:
-        return None
-    if str(path) == "-":
-        raise UsageError("-: --report needs a file; for standard output give --json")
-    if path.is_dir():
-        raise UsageError(f"{path}: --report needs a file, and this is a folder")
-    if not path.parent.is_dir():
-        raise UsageError(f"{path}: no such folder for --report")
-    if any(path.resolve() == other.resolve() for other in others):
-        raise UsageError(f"{path}: --report would replace the model")
-    return path
+    for path in paths:
+        if str(path) == "-":
+            raise UsageError("-: --report needs a file; for standard output give --json")
+        if path.is_dir():
+            raise UsageError(f"{path}: --report needs a file, and this is a folder")
+        if not path.parent.is_dir():
+            raise UsageError(f"{path}: no such folder for --report")
+        if any(path.resolve() == other.resolve() for other in others):
+            raise UsageError(f"{path}: --report would replace the model")
+        check_form(path)
 
 
-def write(path: Path, record: object) -> None:
-    """Write a record as JSON.
+def check_plots(folder: Path | None) -> None:
+    """Refuse a folder for plots that could not be written, before the long work begins.
 
     Raises
     ------
     UsageError
-        When the file can't be written.
+        When it is a file, lies in no folder, or matplotlib is not installed.
     """
-    try:
-        path.write_text(to_json(record), encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"{path}: the report can't be written: {error.strerror}") from error
+    if folder is None:
+        return
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder}: --plots needs a folder, and this is a file")
+    if not folder.parent.is_dir():
+        raise UsageError(f"{folder}: no such folder for --plots")
+    require("matplotlib", "plots")

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import structopt_onnx
 from structopt_onnx.cli import options
-from structopt_onnx.cli.files import checked, refuse_dash, write
+from structopt_onnx.cli.files import check_plots, check_reports, refuse_dash
 from structopt_onnx.cli.terminal import Terminal
 from structopt_onnx.report.text import render
+from structopt_onnx.report.writing import write_plots, write_report
 
 if TYPE_CHECKING:
     import typer
@@ -23,6 +24,7 @@ Examples:
   structopt-onnx optimize pruned.onnx small.onnx --minimize bytes
   structopt-onnx optimize model.onnx small.onnx --passes share-initializers --no-benchmark
   structopt-onnx optimize model.onnx model.onnx --skip '/decoder/*' --report report.json
+  structopt-onnx optimize in.onnx out.onnx --report report.html --report report.md
 """
 
 
@@ -52,7 +54,8 @@ def optimize(
     benchmark_seconds: options.BenchmarkSeconds = 20.0,
     cost_seconds: options.CostSeconds = 20.0,
     external_data: options.ExternalData = None,
-    report: options.ReportFile = None,
+    report: options.ReportFiles = None,
+    plots: options.PlotFolder = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
     seed: options.Seed = 0,
@@ -66,7 +69,8 @@ def optimize(
     """
     terminal = Terminal(json, quiet)
     refuse_dash(output)
-    report_path = checked(report, source, output)
+    check_reports(report or (), source, output)
+    check_plots(plots)
     with terminal.progress("optimizing") as say:
         result = structopt_onnx.optimize(
             source,
@@ -97,8 +101,10 @@ def optimize(
             fuel=fuel,
             external_data=external_data,
         )
-    if report_path is not None:
-        write(report_path, result.report)
+    for path in report or ():
+        write_report(path, result.report)
+    if plots is not None:
+        write_plots(plots, result.report)
     terminal.tell(result.report, lambda: render(result.report))
 
 

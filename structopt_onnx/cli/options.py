@@ -287,6 +287,20 @@ ExternalData = Annotated[
         show_default=False,
     ),
 ]
-ReportFile = Annotated[
-    Path | None, typer.Option("--report", metavar="FILE", help="Also write the JSON there.")
+ReportFiles = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--report",
+        metavar="FILE",
+        help="Also write the report there: .html (needs structopt-onnx[report]), .md or .json; "
+        "repeatable.",
+    ),
+]
+PlotFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--plots",
+        metavar="DIR",
+        help="Draw the report's plots there as PNG files (needs structopt-onnx[report]).",
+    ),
 ]

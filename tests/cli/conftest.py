@@ -162,6 +162,11 @@ def calls(monkeypatch) -> Calls:
 
 
 @pytest.fixture
+def in_tmp_path(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
 def run(capsys) -> Callable[..., SimpleNamespace]:
     """Run a command line: exit code, standard output, standard error."""
 

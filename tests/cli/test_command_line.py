@@ -31,11 +31,6 @@ COMMANDS = [
 MODULE = [sys.executable, "-m", "structopt_onnx"]
 
 
-@pytest.fixture
-def in_tmp_path(tmp_path, monkeypatch) -> None:
-    monkeypatch.chdir(tmp_path)
-
-
 def test_the_commands_are_these(run):
     listed = run("--help").out.partition("Commands:")[2]
     assert re.findall(r"^  (\w+)  ", listed, re.MULTILINE) == COMMANDS
