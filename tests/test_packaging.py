@@ -68,6 +68,13 @@ def test_every_module_and_script_of_the_checkout_is_in_the_wheel(installed: Path
                 assert (installed / "structopt_onnx" / inside / relative).is_file(), relative
 
 
+def test_what_modules_read_is_in_the_wheel(installed: Path) -> None:
+    read = [*(REPOSITORY / "structopt_onnx").rglob("*.jinja"), *REPOSITORY.rglob("*.css")]
+    assert len(read) >= 2
+    for source in read:
+        assert (installed / source.relative_to(REPOSITORY)).is_file(), source
+
+
 def test_it_runs_outside_the_checkout(installed: Path, tmp_path: Path) -> None:
     model = REPOSITORY / "models" / "digits_cnn.onnx"
     told = run(
@@ -78,10 +85,13 @@ def test_it_runs_outside_the_checkout(installed: Path, tmp_path: Path) -> None:
         str(model),
         "out.onnx",
         "--no-benchmark",
+        "--report",
+        "report.html",
         cwd=tmp_path,
         path=installed,
     )
     assert "digits_cnn.onnx" in told
+    assert "<h2>Before and after</h2>" in (tmp_path / "report.html").read_text(encoding="utf-8")
     assert (tmp_path / "out.onnx").stat().st_size <= model.stat().st_size
 
 
