@@ -287,6 +287,10 @@ ExternalData = Annotated[
         show_default=False,
     ),
 ]
+DocsFolder = Annotated[
+    Path | None,
+    typer.Option("--docs", metavar="DIR", help="Also write a Markdown page per pass there."),
+]
 ReportFiles = Annotated[
     list[Path] | None,
     typer.Option(

@@ -9,6 +9,7 @@ from rich.console import Group
 from rich.padding import Padding
 
 from structopt_onnx.cli import options  # noqa: TC001 - typer reads annotations
+from structopt_onnx.cli.pass_docs import write_docs
 from structopt_onnx.cli.pass_pages import PassPage, pages
 from structopt_onnx.cli.terminal import Terminal
 from structopt_onnx.errors import UsageError
@@ -25,12 +26,14 @@ Examples:
   structopt-onnx passes
   structopt-onnx passes factor-matmul
   structopt-onnx passes --json | jq -r '.passes[].name'
+  structopt-onnx passes --quiet --docs docs/passes
 """
 
 
 def passes(
     name: options.PassName = None,
     *,
+    docs: options.DocsFolder = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
     seed: options.Seed = 0,
@@ -39,10 +42,13 @@ def passes(
     """List the passes in the order they run.
 
     What they do, their options, and why they leave sites alone. Passes that other installed
-    packages offer are listed last. --seed and --threads change nothing here.
+    packages offer are listed last. --docs writes a page per pass as Markdown. --seed and --threads
+    change nothing here.
     """
     del seed, threads
     found = pages()
+    if docs is not None:
+        write_docs([page for page in found if page.package is None], docs)
     if name is not None:
         found = [_named(name, found)]
     Terminal(json, quiet).tell(
