@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from rich.console import Group
@@ -69,7 +68,7 @@ def validation_table(validation: ModelValidation) -> RenderableType:
     "runtime's own" that of the original with them on against itself without.
     """
     grid = output_grid(validation)
-    some = replace(grid, rows=grid.rows[:_MOST_OUTPUTS])
+    some = grid.first(_MOST_OUTPUTS)
     parts: list[RenderableType] = []
     if some.rows:
         parts.append(table_of(some))

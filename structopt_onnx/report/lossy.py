@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rich.console import Group
@@ -44,7 +43,7 @@ def plan_section(plan: PlanReport, *, kept: bool) -> RenderableType:
     if not plan.sites:
         return section(title, line("no site has an option that could pay"))
     grid = site_grid(plan)
-    some = replace(grid, rows=grid.rows[:_MOST_SITES])
+    some = grid.first(_MOST_SITES)
     parts: list[RenderableType] = [table_of(some)]
     if len(grid.rows) > len(some.rows):
         parts.append(_more(len(grid.rows) - len(some.rows)))
@@ -88,7 +87,7 @@ def offers_section(plan: PlanReport) -> RenderableType:
     grid = offer_grid(plan)
     if not grid.rows:
         return section(offers_title(plan))
-    some = replace(grid, rows=grid.rows[:_MOST_SITES])
+    some = grid.first(_MOST_SITES)
     parts: list[RenderableType] = [table_of(some)]
     if len(grid.rows) > len(some.rows):
         parts.append(_more(len(grid.rows) - len(some.rows)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rich.console import Group
@@ -96,7 +95,7 @@ def _checks(report: Report) -> Iterator[RenderableType]:
 
 def _refused(report: Report) -> RenderableType:
     grid = refused_grid(report.refused)
-    some = replace(grid, rows=grid.rows[:_MOST_CODES])
+    some = grid.first(_MOST_CODES)
     parts: list[RenderableType] = [table_of(some)]
     if len(grid.rows) > len(some.rows):
         parts.append(line(f"and {len(grid.rows) - len(some.rows)} more reasons (--json lists all)"))

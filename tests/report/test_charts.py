@@ -14,6 +14,8 @@ from structopt_onnx.report.charts.of_times import latency_chart, ratio_chart
 from structopt_onnx.report.charts.png import write_png
 from structopt_onnx.report.charts.scale import scales
 from structopt_onnx.report.charts.svg import svg
+from structopt_onnx.report.curve_record import Curve, CurvePoint
+from structopt_onnx.rewriting.cost import Cost
 
 NUMBERS = st.floats(-1e12, 1e12) | st.floats(1e-12, 1e3) | st.sampled_from([math.inf, math.nan])
 
@@ -90,6 +92,8 @@ def test_the_curve_shows_what_was_offered_tried_and_made(make):
     undone = curve_chart(make.lossy(), kept=False)
     assert "chosen" not in {series.role for series in undone.series}
     assert curve_chart(make.empty(), kept=True) is None
+    nothing = make.plan(final=None, curve=Curve((CurvePoint(Cost(1, 1), 0.0),)))
+    assert curve_chart(make.changed(make.lossy(), plan=nothing), kept=True) is None
 
 
 def test_a_site_shows_its_cut(make):

@@ -217,3 +217,12 @@ def test_without_matplotlib_too(make, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(UsageError, match=r"plots need matplotlib: pip install 'structopt-onnx"):
         make.lossy().to_png(tmp_path)
+
+
+def test_many_sites_are_folded_behind_the_first(make):
+    plan = make.plan(*(make.site(f"w{n:02}", None, "") for n in range(30)))
+    words = text(render_html(replace(make.lossy(), plan=plan)))
+    before, _, folded = words.partition("All 30 sites")
+    assert "w15" in before
+    assert "w16 kept" not in before
+    assert "w29 kept" in folded

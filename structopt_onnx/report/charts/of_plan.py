@@ -29,6 +29,8 @@ def curve_chart(report: Report, *, kept: bool) -> Chart | None:
     plan = report.plan
     if plan is None or plan.curve is None:
         return None
+    if not plan.curve.tried and all(p.predicted == 0 for p in plan.curve.offered):
+        return None
     whole = report.before.cost.bytes or 1
 
     def point(p: CurvePoint, value: float) -> tuple[float, float]:

@@ -108,11 +108,12 @@ class _Drawing:
             and (y := self._y.place(point[1])) is not None
         ]
         if series.kind == "dots":
+            yield f'<g class="dot {series.role}">'
             for x, y, number in placed:
-                words = series.titles[number] if series.titles else series.name
-                title = f"<title>{escape(shown(words))}</title>"
-                shape = f'cx="{x}" cy="{y}" r="{_RADIUS}"'
-                yield f'<circle class="dot {series.role}" {shape}>{title}</circle>'
+                shape = f'<circle cx="{x}" cy="{y}" r="{_RADIUS}"'
+                words = escape(shown(series.titles[number])) if series.titles else ""
+                yield f"{shape}><title>{words}</title></circle>" if words else f"{shape}/>"
+            yield "</g>"
         elif placed:
             path = f"M{placed[0][0]} {placed[0][1]}"
             for x, y, _ in placed[1:]:

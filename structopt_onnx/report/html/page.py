@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 MOST_ROWS = 500
 """Rows of a table; more are in the JSON alone."""
 
+# Rows in sight; the others are folded.
+_MOST_SITES = 16
+
 
 def render_html(report: Report, providers: Sequence[ProviderRow] = ()) -> str:
     """Write a report as one HTML page.
@@ -80,7 +83,7 @@ def render_html(report: Report, providers: Sequence[ProviderRow] = ()) -> str:
     )
     environment.filters["count"] = count
     environment.filters["svg"] = lambda chart, small: Markup(svg(chart, compact=small))  # noqa: S704 - svg escapes
-    environment.globals["most_rows"] = MOST_ROWS
+    environment.globals.update(most_rows=MOST_ROWS, most_sites=_MOST_SITES)
     folder = files("structopt_onnx.report.html")
     template = environment.from_string((folder / "page.html.jinja").read_text(encoding="utf-8"))
     style = (folder / "page.css").read_text(encoding="utf-8")

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from structopt_onnx.report.record import Report
     from structopt_onnx.runtime.comparison import Comparison
 
+# A change by less than this share is no news.
+_NEWS = 0.001
+
 Tone = Literal["good", "bad", "neutral"]
 
 
@@ -57,7 +60,9 @@ def tiles(report: Report) -> Iterator[Tile]:
 
 
 def _cost(label: str, was: int, now: int, unit: str) -> Tile:
-    tone: Tone = "neutral" if was == now else "good" if now < was else "bad"
+    tone: Tone = "good" if now < was else "bad"
+    if abs(now - was) <= _NEWS * was:
+        tone = "neutral"
     same = "unchanged" if was == now else change(was, now)
     return Tile(label, same, f"{count(was)} to {count(now)} {unit}", tone)
 
