@@ -19,7 +19,7 @@ class Axis:
     label
         What it measures, with its unit.
     log
-        Whether it is logarithmic; points that are not positive are left out then.
+        Whether it is logarithmic; 0 lies at its lower end then, negative points are left out.
     percent
         Whether its numbers are shares to be written as percent.
     """

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from structopt_onnx.report.charts.bars import Bars
     from structopt_onnx.report.charts.chart import Chart
+    from structopt_onnx.report.charts.scale import Scale
 
 COLOURS = {
     "before": "#8a6d3b",
@@ -91,29 +92,33 @@ def _chart(axes: Axes, chart: Chart) -> bool:
         line(mark.at, color=colour, linestyle="--", linewidth=1.2, label=_plain(mark.name))
     for series in chart.series:
         xs, ys = [p[0] for p in series.points], [p[1] for p in series.points]
+        if found[1].axis.log:  # 0 lies at the lower end
+            ys = [10 ** found[1].low if y == 0 else y for y in ys]
         colour, label = COLOURS[series.role], _plain(series.name)
         if series.kind == "dots":
             axes.scatter(xs, ys, s=22, zorder=3, color=colour, label=label)
         else:
             step = "steps-post" if series.kind == "steps" else "default"
             axes.plot(xs, ys, drawstyle=step, linewidth=1.6, color=colour, label=label)
-    for scale, axis, limits in (
-        (found[0], "x", axes.set_xlim),
-        (found[1], "y", axes.set_ylim),
+    _axes(axes, chart, *found)
+    return True
+
+
+def _axes(axes: Axes, chart: Chart, x: Scale, y: Scale) -> None:
+    for scale, axis, limits, log in (
+        (x, axes.xaxis, axes.set_xlim, axes.set_xscale),
+        (y, axes.yaxis, axes.set_ylim, axes.set_yscale),
     ):
         if scale.axis.log:
-            (axes.set_xscale if axis == "x" else axes.set_yscale)("log")
+            log("log")
             limits(10**scale.low, 10**scale.high)
         else:
             limits(scale.low, scale.high)
-    if chart.y.percent:
-        axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g}%")
-    if chart.x.percent:
-        axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g}%")
+        if scale.axis.percent:
+            axis.set_major_formatter(lambda value, _: f"{100 * value:.3g}%")
     axes.set_xlabel(_plain(chart.x.label), fontsize=9)
     axes.set_ylabel(_plain(chart.y.label), fontsize=9)
     axes.grid(alpha=0.25)
-    return True
 
 
 def _bars(axes: Axes, bars: Bars) -> None:

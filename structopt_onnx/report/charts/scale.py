@@ -17,6 +17,8 @@ _MOST_TICKS = 5
 _MARGIN = 0.04
 _FEW_DECADES = 1.5
 _ROUNDING = 1e-9
+# Of a tick's text: as few as tell it from the others.
+_FEWEST_DIGITS, _MOST_DIGITS = 3, 6
 # Numbers from here on are grouped in threes; parts of one beyond it have an exponent.
 _LONG = 1000
 
@@ -38,9 +40,12 @@ class Scale:
     axis: Axis
 
     def place(self, value: float) -> float | None:
-        """Return a place from 0 to 1; None where the axis does not reach."""
+        """Return a place from 0 to 1; None where the axis does not reach.
+
+        On a logarithmic axis 0, as of an option without any error, lies at the lower end.
+        """
         if self.axis.log and value <= 0:
-            return None
+            return 0.0 if value == 0 else None
         place = ((math.log10(value) if self.axis.log else value) - self.low) / self._length
         return place if -_ROUNDING <= place <= 1 + _ROUNDING else None
 
@@ -53,8 +58,12 @@ class Scale:
         return found if len(found) > 1 else self._placed(_even(10**self.low, 10**self.high))
 
     def _placed(self, values: Iterable[float]) -> list[tuple[float, str]]:
-        placed = ((self.place(value), self._text(value)) for value in values)
-        return [(place, text) for place, text in placed if place is not None]
+        placed = [(p, value) for value in values if (p := self.place(value)) is not None]
+        for digits in range(_FEWEST_DIGITS, _MOST_DIGITS + 1):
+            texts = [self._text(value, digits) for _, value in placed]
+            if len({*texts}) == len(texts):
+                break
+        return [(place, text) for (place, _), text in zip(placed, texts, strict=True)]
 
     @property
     def _length(self) -> float:
@@ -68,15 +77,15 @@ class Scale:
             if power % every == 0 or len(digits) > 1:
                 yield from (digit * 10.0**power for digit in digits)
 
-    def _text(self, value: float) -> str:
+    def _text(self, value: float, digits: int) -> str:
         if self.axis.percent:
-            return f"{100 * value:.3g}%"
+            return f"{100 * value:.{digits}g}%"
         if abs(value) >= _LONG:
             return f"{value:,.0f}"
         if self.axis.log and value < 1 / _LONG:
             mantissa, _, exponent = f"{value:.2e}".partition("e")
             return f"{float(mantissa):g}e{int(exponent)}"
-        return f"{value:.3g}"
+        return f"{value:.{digits}g}"
 
 
 def scales(chart: Chart) -> tuple[Scale, Scale] | None:
