@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 
 import structopt_onnx
 from structopt_onnx.cli import options
+from structopt_onnx.cli.files import check_reports
 from structopt_onnx.cli.terminal import Terminal
 from structopt_onnx.report.text import render
+from structopt_onnx.report.writing import write_report
 
 if TYPE_CHECKING:
     import typer
@@ -16,6 +18,7 @@ _EPILOG = """\b
 Examples:
   structopt-onnx explain model.onnx
   structopt-onnx explain model.onnx --max-error 0.05 --calibration samples.npz
+  structopt-onnx explain model.onnx --max-error 0.05 --calibration s.npz --report sites.html
   structopt-onnx explain model.onnx --json | jq '.refused[].refusal.code' | sort | uniq -c
 """
 
@@ -36,6 +39,7 @@ def explain(
     time_limit: options.TimeLimit = None,
     max_memory: options.MaxMemory = None,
     library: options.Libraries = None,
+    report: options.ReportFiles = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
     seed: options.Seed = 0,
@@ -43,11 +47,12 @@ def explain(
 ) -> None:
     """Say what `optimize` would do and what not, and why.
 
-    Nothing is written.
+    No model is written.
     """
     terminal = Terminal(json, quiet)
+    check_reports(report or (), source)
     with terminal.progress("explaining") as say:
-        report = structopt_onnx.explain(
+        found = structopt_onnx.explain(
             source,
             calibration=calibration,
             progress=say,
@@ -66,7 +71,9 @@ def explain(
             allow_synthetic=allow_synthetic,
             fuel=fuel,
         )
-    terminal.tell(report, lambda: render(report))
+    for path in report or ():
+        write_report(path, found)
+    terminal.tell(found, lambda: render(found))
 
 
 def register(app: typer.Typer) -> None:

@@ -27,6 +27,13 @@ def test_the_suffix_says_the_form(run, calls, tmp_path):
     assert bare == as_json
 
 
+def test_explain_writes_one_too(run, calls, tmp_path):
+    done = run("explain", "a.onnx", "--report", tmp_path / "r.html")
+    assert (done.code, done.err) == (0, "")
+    assert "<!doctype html>" in (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert run("explain", "a.onnx", "--report", "a.onnx").code == 2
+
+
 def test_plots_go_to_a_folder_that_is_made(run, calls, tmp_path):
     folder = tmp_path / "plots"
     assert run("optimize", "a.onnx", "b.onnx", "--plots", folder).code == 0
