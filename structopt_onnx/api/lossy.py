@@ -15,6 +15,7 @@ from structopt_onnx.api.refit import Recovery, Refitting
 from structopt_onnx.api.settling import Settling
 from structopt_onnx.api.sites import Site, collect_sites
 from structopt_onnx.api.trials import Trial, Trials
+from structopt_onnx.rewriting.cost import graph_cost
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -101,7 +102,7 @@ class LossySearch:
             settled = None
             if trial is not None:
                 settled = Settling(bench, self._trials, self._recovery, final).settle(trial)
-            around = curve(self._trials, bench.cost(self._exact.model))
+            around = curve(self._trials, graph_cost(self._exact.model, facts))
         report = plan_report(bench, self._trials, settled, looks=final.evaluations, unmet=unmet)
         report = replace(report, costs=costs, curve=around)
         if settled is None or settled.kept is None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from structopt_onnx.report.figures import count, error, mebibytes, milliseconds
 from structopt_onnx.report.grid import Grid
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from structopt_onnx.report.record import Report
     from structopt_onnx.runtime.coverage import Coverage
@@ -17,9 +18,11 @@ if TYPE_CHECKING:
 class ProviderRow(Protocol):
     """One model on one provider; what is not known is None or not there.
 
-    Its JSON form has ``provider``, ``model``, ``status_text`` (whether it was executed, simulated
-    or predicted), ``engine``, numbers of ``nodes``, of those ``taken`` and of ``partitions``,
-    ``relative_error`` from the CPU's outputs, ``p50_ms``, ``p90_ms``, ``peak_rss_bytes``.
+    Its JSON form has ``provider``, ``model``, ``status`` (whether it was executed, simulated or
+    predicted: text, or an object with it as ``text``), ``engine``, numbers of ``nodes``, of those
+    ``taken`` and of ``partitions``, ``graph_ops`` and ``context_bytes`` of what was compiled,
+    ``relative_error`` from the CPU's outputs, ``p50_ms``, ``p90_ms``, ``peak_rss_bytes``, and why
+    it was ``not_timed``.
     """
 
     def to_json(self) -> Mapping[str, Any]:
@@ -27,20 +30,27 @@ class ProviderRow(Protocol):
         ...
 
 
+def _status(status: object) -> str:
+    return str(status["text"] if isinstance(status, Mapping) else status)
+
+
 _COLUMNS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
     ("provider", "provider", str),
     ("model", "model", str),
-    ("status", "status_text", str),
+    ("status", "status", _status),
     ("nodes", "nodes", count),
     ("of them taken", "taken", count),
     ("partitions", "partitions", count),
+    ("compiled operators", "graph_ops", count),
+    ("compiled, bytes", "context_bytes", count),
     ("error", "relative_error", error),
     ("p50, ms", "p50_ms", milliseconds),
     ("p90, ms", "p90_ms", milliseconds),
     ("peak memory, MiB", "peak_rss_bytes", mebibytes),
     ("engine", "engine", str),
+    ("not timed", "not_timed", str),
 )
-_TEXT = {"provider", "model", "status", "engine"}
+_TEXT = {"provider", "model", "status", "engine", "not timed"}
 
 
 def provider_grid(rows: Sequence[ProviderRow], report: Report) -> Grid:
@@ -77,7 +87,7 @@ def _covered(model: str, coverage: Coverage) -> Mapping[str, Any]:
     return {
         "provider": coverage.target,
         "model": model,
-        "status_text": coverage.basis,
+        "status": coverage.basis,
         "nodes": coverage.nodes,
         "taken": coverage.supported,
         "partitions": coverage.partitions,

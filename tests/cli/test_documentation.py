@@ -187,6 +187,13 @@ def test_links_lead_somewhere():
                 assert (path.parent / target.partition("#")[0]).exists(), (path.name, target)
 
 
+@pytest.mark.parametrize(
+    "name", ["example_report.html", "example_report.png", "example_report_phone.png"]
+)
+def test_the_example_is_small_enough_to_keep(name):
+    assert 10_000 < (ROOT / "docs" / name).stat().st_size <= 300_000
+
+
 def test_every_page_is_in_the_index():
     index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
     for path in WRITTEN:

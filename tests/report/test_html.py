@@ -144,8 +144,13 @@ def test_characters_that_turn_or_hide_text_are_spelled_out(make):
 
 def test_rows_of_providers_get_a_table(make):
     rows = [
-        Row(provider="cpu", model="in.onnx", status_text="executed", nodes=9, p50_ms=0.5),
-        Row(provider="qnn", model="in.onnx", status_text="simulated", relative_error=1e-3),
+        Row(provider="cpu", model="in.onnx", status="executed", nodes=9, p50_ms=0.5),
+        Row(
+            provider="qnn",
+            model="in.onnx",
+            status={"kind": "simulated", "text": "simulated"},
+            relative_error=1e-3,
+        ),
     ]
     words = text(render_html(make.lossy(), rows))
     assert "By provider provider model status nodes error p50, ms" in words
