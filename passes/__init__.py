@@ -43,8 +43,8 @@ from structopt_onnx.passes.sparsity.decode_sparse import DecodeSparse
 from structopt_onnx.passes.sparsity.encode_sparse import EncodeSparse
 from structopt_onnx.passes.sparsity.prune_channels import PruneChannels
 from structopt_onnx.passes.sparsity.prune_weights import PruneWeights
-from structopt_onnx.passes.sparsity.round_nonzeros import RoundNonzeros
 from structopt_onnx.passes.sparsity.remove_dead_channels import RemoveDeadChannels
+from structopt_onnx.passes.sparsity.round_nonzeros import RoundNonzeros
 from structopt_onnx.rewriting.passes import Cleanup, Pass
 
 if TYPE_CHECKING:

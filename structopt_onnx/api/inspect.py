@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
+    import onnx_ir as ir
+
     from structopt_onnx.model.loading import Source
 
 __all__ = ["Inspection", "TensorRow", "inspect"]
