@@ -21,6 +21,7 @@ _ORDER = [
     "runtime",
     "calibration",
     "validation",
+    "recovery",
     "report",
     "api",
     "cli",

@@ -74,9 +74,9 @@ class LossySearch:
         self._recovery = Recovery(bench, self._trials, refitting)
 
     @property
-    def final(self) -> Samples:
-        """Return the part to judge by."""
-        return self._final
+    def parts(self) -> tuple[Samples, Samples, Samples]:
+        """Return the samples to fit to, to plan by, and to judge by."""
+        return self._fit, self._probe, self._final
 
     def tell(self, report: SampleReport) -> SampleReport:
         """Add the sizes of the parts to what is told of the samples."""

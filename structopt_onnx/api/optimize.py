@@ -10,9 +10,9 @@ from structopt_onnx.api.deliver import Candidate, deliver
 from structopt_onnx.api.estimate import estimate
 from structopt_onnx.api.exact import run_exact
 from structopt_onnx.api.inputs import sample_report
-from structopt_onnx.api.lossy import LossySearch
 from structopt_onnx.api.multiples import with_measured_multiples
 from structopt_onnx.api.options import OptimizeOptions
+from structopt_onnx.api.recover import planned, require_torch
 from structopt_onnx.api.remarks import notes, warnings
 from structopt_onnx.api.replay_record import RECORD_KEY, encode
 from structopt_onnx.api.reproducer import reproducible
@@ -92,6 +92,8 @@ def optimize(
         checked = OptimizeOptions(**options)
     except TypeError as error:
         raise UsageError(str(error).replace("OptimizeOptions.__init__()", "optimize")) from None
+    if checked.recover:
+        require_torch()
     checked = with_measured_multiples(checked, progress)
     bench = prepare(source, checked, calibration, progress, executor)
     before = bench.size(bench.model, bench.reference, bench.shapes)
@@ -111,9 +113,8 @@ def _run(bench: Bench, before: Size, output: str | Path | None) -> Result:
         if checked.benchmark:
             # What costs time before must not hide behind what lossy rewrites save.
             exact = without_slow_steps(bench, exact, judged)
-        search = LossySearch(bench, exact)
-        stage = search.run()
-        plan, judged, told = stage.report, search.final, search.tell(told)
+        search, stage = planned(bench, exact)
+        plan, judged, told = stage.report, search.parts[2], search.tell(told)
         del search  # with what the options that were not chosen are fitted to
     elif bench.lossy_steps:
         with bench.clock.stage("estimate"):

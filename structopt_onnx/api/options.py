@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, get_args
 
 from structopt_onnx.api.keep import Keep
@@ -46,6 +46,10 @@ class OptimizeOptions:
     refit
         Whether the last factors of the plan are fitted to their own inputs in the compressed
         model, where that lowers the error on the probe part.
+    recover, recover_minutes
+        Whether the weights that lossy rewrites touched are fine-tuned to the original's outputs
+        on the part of the samples that is fitted to, and for how long at most. Needs torch (extra
+        ``export``). Deterministic by the seed, unless the time cuts it short.
     minimize
         What lossy rewrites must lower: time, bytes, macs or parameters; with `keep`, what that
         names.
@@ -90,6 +94,8 @@ class OptimizeOptions:
     max_drop: float | None = None
     keep: str | Mapping[str, float] | None = None
     refit: bool = True
+    recover: bool = False
+    recover_minutes: float = 10.0
     minimize: Objective = "time"
     tolerate: float = 0.0
     sparse_format: str | None = None
@@ -130,6 +136,7 @@ class OptimizeOptions:
             ("tolerate", 0),
             ("benchmark_seconds", 0),
             ("cost_seconds", 0),
+            ("recover_minutes", 0),
         ):
             if not getattr(self, name) >= least:
                 raise UsageError(f"{name} is at least {least}, not {getattr(self, name)}")
@@ -157,6 +164,11 @@ class OptimizeOptions:
     def lossy(self) -> bool:
         """Whether anything but exact passes is asked for."""
         return not (self.max_error is None and self.metric is None and self.keep is None)
+
+    def loosened(self, factor: float) -> OptimizeOptions:
+        """Return the options with limits on errors and drops that are larger by a factor."""
+        error, drop = (None if v is None else factor * v for v in (self.max_error, self.max_drop))
+        return replace(self, max_error=error, max_drop=drop)
 
     @property
     def kept(self) -> Keep | None:

@@ -22,6 +22,7 @@ Examples:
   structopt-onnx optimize in.onnx out.onnx --calibration s.npz --metric my.py:top1 --max-drop 0.01
   structopt-onnx optimize in.onnx out.onnx --calibration s.npz --keep parameters=0.5
   structopt-onnx optimize pruned.onnx small.onnx --minimize bytes
+  structopt-onnx optimize in.onnx out.onnx --calibration s.npz --keep parameters=0.5 --recover
   structopt-onnx optimize model.onnx small.onnx --passes share-initializers --no-benchmark
   structopt-onnx optimize model.onnx model.onnx --skip '/decoder/*' --report report.json
   structopt-onnx optimize in.onnx out.onnx --report report.html --report report.md
@@ -37,6 +38,8 @@ def optimize(
     max_drop: options.MaxDrop = None,
     keep: options.Keep = None,
     refit: options.Refit = True,
+    recover: options.Recover = False,
+    recover_minutes: options.RecoverMinutes = 10.0,
     calibration: options.Calibration = None,
     minimize: options.Minimized = options.Minimize.TIME,
     tolerate: options.Tolerate = 0.0,
@@ -83,6 +86,8 @@ def optimize(
             max_drop=max_drop,
             keep=keep,
             refit=refit,
+            recover=recover,
+            recover_minutes=recover_minutes,
             minimize=minimize.value,
             tolerate=tolerate,
             sparse_format=None if sparse_format is None else sparse_format.value,

@@ -151,6 +151,18 @@ Refit = Annotated[
         "error.",
     ),
 ]
+Recover = Annotated[
+    bool,
+    typer.Option(
+        "--recover/--no-recover",
+        help="Fine-tune the weights that lossy rewrites touched to the original's outputs; needs "
+        "torch.",
+    ),
+]
+RecoverMinutes = Annotated[
+    float,
+    typer.Option("--recover-minutes", metavar="M", min=0, help="Time for --recover."),
+]
 Tolerance = Annotated[
     float | None,
     typer.Option(

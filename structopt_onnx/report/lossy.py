@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         CostReport,
         OptionReport,
         PlanReport,
+        RecoveryReport,
         RefitReport,
         SiteReport,
     )
@@ -66,6 +67,8 @@ def plan_lines(plan: PlanReport) -> Iterator[str]:
     yield from decision_lines(plan.metric)
     if plan.refit is not None:
         yield _refit(plan.refit)
+    if plan.recovery is not None:
+        yield _recovery(plan.recovery)
     if plan.undone:
         yield f"undone on the final part: {'; '.join(plan.undone)}"
 
@@ -234,6 +237,21 @@ def _refit(refit: RefitReport) -> str:
         f"refit kept for {refit.kept} of {plural(refit.factors, 'last factor')}: error on the "
         f"probe part {error(refit.before)} -> {error(refit.after)} ({'; '.join(told)}{more})"
     )
+
+
+def _recovery(recovery: RecoveryReport) -> str:
+    if recovery.before is None or recovery.after is None:
+        return f"recovery not done: {recovery.stopped}"
+    told = (
+        f"{plural(recovery.weights, 'weight')} fine-tuned in {plural(recovery.steps, 'step')} "
+        f"({recovery.stopped}): error on the probe part {error(recovery.before)} -> "
+        f"{error(recovery.after)}"
+    )
+    if recovery.final_before is not None and recovery.final_after is not None:
+        told += (
+            f", on the final part {error(recovery.final_before)} -> {error(recovery.final_after)}"
+        )
+    return f"recovery {'kept' if recovery.kept else 'not kept'}: {told}"
 
 
 def _times(costs: CostReport) -> str:

@@ -199,6 +199,36 @@ class RefitReport:
 
 
 @dataclass(frozen=True)
+class RecoveryReport:
+    """Weights of the plan fine-tuned to the original's outputs.
+
+    Parameters
+    ----------
+    weights
+        How many could be tuned.
+    steps
+        Steps taken.
+    stopped
+        Why no further ones were, or why none was.
+    before, after
+        Error on the probe part at the start, and of the best weights seen; None where none were.
+    final_before, final_after
+        Error on the final part without and with them; None where the probe part saw no gain.
+    kept
+        Whether they were.
+    """
+
+    weights: int
+    steps: int = 0
+    stopped: str = ""
+    before: float | None = None
+    after: float | None = None
+    final_before: float | None = None
+    final_after: float | None = None
+    kept: bool = False
+
+
+@dataclass(frozen=True)
 class PlanReport:
     """The lossy part of a run.
 
@@ -240,6 +270,8 @@ class PlanReport:
         What the refit brought; None where there was nothing to fit, or it was not wanted.
     curve
         What other budgets would have come to; None where nothing was searched.
+    recovery
+        What fine-tuning brought; None where it was not asked for, or nothing was applied.
     """
 
     budget: float | None
@@ -261,3 +293,4 @@ class PlanReport:
     costs: CostReport | None = None
     refit: RefitReport | None = None
     curve: Curve | None = None
+    recovery: RecoveryReport | None = None

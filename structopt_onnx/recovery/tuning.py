@@ -1,0 +1,202 @@
+"""Fine-tuning: a student's weights moved towards a teacher's outputs (Hinton et al., 2015).
+
+The loss is the relative squared error of the outputs and, with less weight, of the hidden tensors
+that both models have under the same name (FitNets: Romero et al., 2015): a few hundred samples say
+more of a deep model when every layer is told what it should have made.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    import numpy.typing as npt
+
+    from structopt_onnx.calibration.samples import Samples
+    from structopt_onnx.recovery.student import Student
+    from structopt_onnx.runtime.session import Feeds, Session
+
+    Array = npt.NDArray[Any]
+
+# Samples per step, joined where the model takes them in one run.
+_BATCH = 32
+# Adam's step, in units of a weight's root mean square: what factors of a layer are scaled by
+# differs from layer to layer.
+_STEP, _LEAST_SCALE = 0.01, 0.01
+_WARM_UP = 20
+_BETAS = (0.9, 0.99)
+_HIDDEN_WEIGHT = 1.0
+_LEAST_ENERGY = 1e-12
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How long to go on.
+
+    Parameters
+    ----------
+    steps
+        Steps of the optimizer at most.
+    seconds
+        Wall time at most; a run that it cuts short is not the same on another machine.
+    looks
+        How often the judge is asked on the way.
+    patience
+        Looks in a row without a gain after which it is over.
+    """
+
+    steps: int = 2000
+    seconds: float = 600.0
+    looks: int = 40
+    patience: int = 8
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """The best weights on the way, and what the way was like.
+
+    Parameters
+    ----------
+    weights
+        By name; None where nothing was better than the start.
+    errors
+        What the judge said, at the start and after every look.
+    steps
+        Steps taken.
+    stopped
+        Why no further ones were.
+    """
+
+    weights: dict[str, Array] | None
+    errors: tuple[float, ...]
+    steps: int
+    stopped: str
+
+
+def tune(
+    student: Student,
+    teacher: Session,
+    samples: Samples,
+    judge: Callable[[Mapping[str, Array]], float],
+    *,
+    pace: Pace,
+    seed: int = 0,
+    threads: int = 1,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Tuned:
+    """Tune a student's weights with Adam, and keep the best that a judge saw.
+
+    Parameters
+    ----------
+    student
+        What is tuned.
+    teacher
+        Gives every value that the student returns, by the same names, on the same inputs.
+    samples
+        Inputs to learn from; no labels are needed.
+    judge
+        Tells the error with some weights, on samples that are not learned from.
+    pace
+        When to stop.
+    seed
+        Of the order of the samples.
+    threads
+        Of torch.
+    progress
+        Called with a line about what happens now.
+
+    Raises
+    ------
+    NotDifferentiableError
+        When a node turns out not to be.
+    """
+    torch.set_num_threads(threads)
+    batches = list(_batches(samples))
+    groups = [
+        {"params": [p], "lr": _STEP * max(_LEAST_SCALE, float(p.detach().square().mean().sqrt()))}
+        for p in student.parameters.values()
+    ]
+    optimizer = torch.optim.Adam(groups, betas=_BETAS)
+    start = time.monotonic()
+
+    def done(steps: int) -> float:
+        """Return the share of the steps or of the time that is over, whichever is more."""
+        return max(steps / pace.steps, (time.monotonic() - start) / max(1e-9, pace.seconds))
+
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda steps: _rate(steps, min(1.0, done(steps)))
+    )
+    errors, best, since, stopped = [judge(student.weights())], None, 0, ""
+    looks = max(1, pace.steps // pace.looks)
+    for steps, feeds_of_step in enumerate(_shuffled(batches, seed), 1):
+        optimizer.zero_grad()
+        for feeds in feeds_of_step:
+            (_loss(student, teacher, feeds) / len(feeds_of_step)).backward()
+        optimizer.step()
+        schedule.step()
+        over = done(steps) >= 1
+        if steps % looks and not over:
+            continue
+        weights = student.weights()
+        errors.append(judge(weights))
+        if errors[-1] < min(errors[:-1]):
+            best, since = weights, 0
+        else:
+            since += 1
+        progress(f"recover: step {steps}, error {errors[-1]:.4g} (was {errors[0]:.4g})")
+        if over:
+            stopped = "all steps done" if steps >= pace.steps else "the time was up"
+        elif since >= pace.patience:
+            stopped = f"no gain in {since * looks} steps"
+        if stopped:
+            return Tuned(best, tuple(errors), steps, stopped)
+    raise AssertionError("batches never end")
+
+
+def _rate(steps: int, done: float) -> float:
+    """Return what the step is scaled by: it rises from 0, and falls as half a cosine."""
+    return min(1.0, (steps + 1) / _WARM_UP) * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def _shuffled(batches: Sequence[list[Feeds]], seed: int) -> Iterator[list[Feeds]]:
+    order = np.random.default_rng(seed)
+    while True:
+        for k in order.permutation(len(batches)):
+            yield batches[k]
+
+
+def _batches(samples: Samples) -> Iterator[list[Feeds]]:
+    """Yield what goes into a step: one run of many samples, or many runs of one."""
+    held: list[Feeds] = []
+    for feeds in samples.batches(_BATCH):
+        rows = max((len(array) for array in feeds.values() if array.ndim), default=1)
+        held.append(feeds)
+        if rows > 1 or len(held) == _BATCH:
+            yield held
+            held = []
+    if held:
+        yield held
+
+
+def _loss(student: Student, teacher: Session, feeds: Feeds) -> torch.Tensor:
+    wanted = {info.name for info in teacher.inputs}
+    told = teacher.run({name: array for name, array in feeds.items() if name in wanted})
+    made = student.run(feeds)
+    terms: dict[bool, list[torch.Tensor]] = {False: [], True: []}
+    for name, value in made.items():
+        target = torch.from_numpy(told[name]).to(value.dtype)
+        energy = target.square().mean().clamp(min=_LEAST_ENERGY)
+        hidden = name not in student.final
+        terms[hidden].append((value - target).square().mean() / energy)
+    total = torch.stack(terms[False]).mean()
+    if terms[True]:
+        total = total + _HIDDEN_WEIGHT * torch.stack(terms[True]).mean()
+    return total
