@@ -32,10 +32,12 @@ if TYPE_CHECKING:
     from structopt_onnx.api.bundle import Bundle, bundle
     from structopt_onnx.api.densify import DensifyResult, densify
     from structopt_onnx.api.explain import explain
+    from structopt_onnx.api.export import export
     from structopt_onnx.api.inspect import Inspection, inspect
     from structopt_onnx.api.optimize import optimize
     from structopt_onnx.api.options import OptimizeOptions
     from structopt_onnx.api.providers import compare_providers, providers
+    from structopt_onnx.api.recover_result import recover
     from structopt_onnx.api.result import Result
     from structopt_onnx.api.validate import ValidationReport, validate
     from structopt_onnx.model.scipy_matrices import from_scipy, to_scipy
@@ -69,10 +71,12 @@ __all__ = [
     "compare_providers",
     "densify",
     "explain",
+    "export",
     "from_scipy",
     "inspect",
     "optimize",
     "providers",
+    "recover",
     "to_scipy",
     "validate",
 ]
@@ -95,10 +99,12 @@ _MODULES = {
     "compare_providers": "api.providers",
     "densify": "api.densify",
     "explain": "api.explain",
+    "export": "api.export",
     "from_scipy": "model.scipy_matrices",
     "inspect": "api.inspect",
     "optimize": "api.optimize",
     "providers": "api.providers",
+    "recover": "api.recover_result",
     "to_scipy": "model.scipy_matrices",
     "validate": "api.validate",
 }

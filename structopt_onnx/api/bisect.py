@@ -137,7 +137,7 @@ def bisect(
             raise UsageError(
                 f"{made.name}: was made without a limit on the error; give one as max_error"
             )
-    search = _Search(bench, record, judged, max_error, threads)
+    search = _Search(bench, Replay(bench, record, made.model), judged, max_error, threads)
     verdict = search.evaluate(made.stored)
     culprit = None
     if not verdict.passed and record.count:
@@ -175,14 +175,14 @@ class _Search:
     def __init__(
         self,
         bench: Bench,
-        record: ReplayRecord,
+        replay: Replay,
         judged: Samples,
         max_error: float | None,
         threads: int,
     ) -> None:
         self._bench = bench
-        self._record = record
-        self._replay = Replay(bench, record)
+        self._record = replay.record
+        self._replay = replay
         self._judged = judged
         self._max_error = max_error
         self._threads = threads

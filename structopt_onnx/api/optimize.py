@@ -152,7 +152,7 @@ def _run(bench: Bench, before: Size, output: str | Path | None) -> Result:
         notes=notes(bench, plan, delivery),
         seconds=dict(bench.clock.seconds),
     )
-    return Result(delivery.kept.model, report)
+    return Result(delivery.kept.model, report, bench)
 
 
 def _candidates(

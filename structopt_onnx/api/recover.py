@@ -172,7 +172,7 @@ def written(weights: Mapping[str, Array]) -> Planned:
             held = standing[name].const_value if name in standing else None
             if held is None or tuple(held.shape) != array.shape or not standing[name].uses():
                 return Refusal("superseded", "not what was tuned", name)
-        readers = [use.node for name in weights for use in standing[name].uses()]
+        readers = [use.node for name in sorted(weights) for use in standing[name].uses()]
         data = {standing[name]: ir.tensor(array, name=name) for name, array in weights.items()}
         title = f"fine-tuned {len(weights)} weights to the original's outputs"
         return Patch(title, readers[0], {scope: Edit(replace_data=data)})

@@ -7,6 +7,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from structopt_onnx.api.exact import ExactStage
+from structopt_onnx.api.recover import Recover, written
 from structopt_onnx.api.refit import Refitted, Refitting, Round
 from structopt_onnx.api.refit_fits import Refit
 from structopt_onnx.api.replay_record import (
@@ -55,11 +56,14 @@ class Replay:
         The original, with the samples and options of the record.
     record
         What was applied.
+    made
+        The model that carries the record: weights that were fine-tuned are taken from it.
     """
 
-    def __init__(self, bench: Bench, record: ReplayRecord) -> None:
+    def __init__(self, bench: Bench, record: ReplayRecord, made: ir.Model | None = None) -> None:
         self._bench = bench
-        self._record = record
+        self.record = record
+        self._made = made
         self._base: tuple[ExactStage, list[Planned]] | None = None
 
     def run(self, count: int) -> tuple[ir.Model, tuple[Applied, ...]]:
@@ -70,14 +74,14 @@ class Replay:
         UsageError
             When a lossy step of the record is not on offer again.
         """
-        exact_count = self._record.exact_count
+        exact_count = self.record.exact_count
         if count <= exact_count:
             stage = self._exact(count)
             return stage.model, tuple(stage.manager.record.applied)
         if self._base is None:
             samples = self._bench.samples
             fit = samples if self._bench.blind else samples.split()[0]
-            fitted = self._exact(self._record.fitted_after)
+            fitted = self._exact(self.record.fitted_after)
             sites = collect_sites(self._bench, fitted, fit)
             self._base = self._exact(exact_count), self._lossy(fitted, sites, fit)
         stage, planned = self._base
@@ -88,13 +92,13 @@ class Replay:
         )
         model = stage.model.clone()
         manager.apply_plan(model, planned)
-        if count > exact_count + len(self._record.lossy):
+        if count > exact_count + len(self.record.lossy):
             model = manager.run(model, self._bench.exact_steps)
             model = manager.run(model, self._bench.encoding_steps)
         return model, tuple(manager.record.applied)
 
     def _exact(self, fuel: int) -> ExactStage:
-        deny = frozenset(self._record.deny)
+        deny = frozenset(self.record.deny)
         manager = self._bench.manager(deny, fuel)
         model = manager.run(self._bench.model.clone(), self._bench.exact_steps)
         if not self._record.lossy:
@@ -103,11 +107,13 @@ class Replay:
 
     def _lossy(self, fitted: ExactStage, sites: Sequence[Site], fit: Samples) -> list[Planned]:
         """Return the lossy steps; what was refitted is fitted again on the model of the run."""
-        steps = self._record.lossy
-        planned = [self._planned(step, sites) for step in steps if step.step != Refit.name]
+        steps = self.record.lossy
+        written_later = (Refit.name, Recover.name)
+        planned = [self._planned(step, sites) for step in steps if step.step not in written_later]
+        tuned = [self._tuned(step) for step in steps if step.step == Recover.name]
         refits = [step for step in steps if step.step == Refit.name]
         if not refits:
-            return planned
+            return [*planned, *tuned]
         model, manager = fitted.model.clone(), self._bench.manager(fitted.deny)
         manager.apply_plan(model, planned)
         now = Refitted(model, manager)
@@ -117,7 +123,18 @@ class Replay:
             round_, kind = Round.recorded(label or "", weights)
             for _, fitted_again in refitting.candidates(now.model, manager, round_, (kind,)):
                 now = now.with_round(fitted_again)
-        return [*planned, *now.planned]
+        return [*planned, *now.planned, *tuned]
+
+    def _tuned(self, step: LossyStep) -> Planned:
+        held = {} if self._made is None else self._made.graph.initializers
+        tensors = {name: held[name].const_value for name in step.site if name in held}
+        weights = {name: tensor.numpy() for name, tensor in tensors.items() if tensor is not None}
+        if len(weights) < len(step.site):
+            raise UsageError(
+                f"{self._bench.name}: the weights that were fine-tuned are no longer in the "
+                "optimized model; optimize again without sparse encodings"
+            )
+        return written(weights)
 
     def _planned(self, step: LossyStep, sites: Sequence[Site]) -> Planned:
         weights = "+".join(step.site)

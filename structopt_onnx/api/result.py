@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from structopt_onnx.model.saving import save
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
+    from structopt_onnx.api.bench import Bench
     from structopt_onnx.report.record import Report
 
 
@@ -25,10 +26,13 @@ class Result:
         The model; yours to change.
     report
         The record of the run; `print` it.
+    bench
+        The original with the samples and options of the run, for `recover`.
     """
 
     model: ir.Model
     report: Report
+    bench: Bench | None = field(default=None, repr=False, compare=False)
 
     def save(self, path: str | Path, *, external_data: bool | None = None) -> Path:
         """Write the model; see `structopt_onnx.model.saving.save`."""

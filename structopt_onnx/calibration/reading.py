@@ -62,7 +62,9 @@ def read(data: object, names: Sequence[str]) -> list[Batch]:
     ----------
     data
         Path of an npz file or of a folder, `module:factory` or `file.py:factory`, a mapping of
-        arrays, or an iterable of feeds.
+        arrays, or an iterable, such as a torch DataLoader: of feeds by name, each one run; or of
+        tensors or tuples of them in the order of the inputs, each a batch, of which what follows
+        the last input (labels) is left out.
     names
         The model's inputs in order; ONNX test data sets number theirs.
 
@@ -74,14 +76,14 @@ def read(data: object, names: Sequence[str]) -> list[Batch]:
         When a factory can't be imported or fails.
     """
     if isinstance(data, str) and is_function(data):
-        return _call_factory(data)
+        return _call_factory(data, names)
     if isinstance(data, str | Path):
         path = Path(data)
         return _read_folder(path, names) if path.is_dir() else [_read_npz(path)]
-    return _in_memory(data, origin_of(data))
+    return _in_memory(data, origin_of(data), names)
 
 
-def _in_memory(data: object, label: str) -> list[Batch]:
+def _in_memory(data: object, label: str, names: Sequence[str]) -> list[Batch]:
     if isinstance(data, Mapping):
         return [_with_sources(label, dict(data), None)]
     if not isinstance(data, Iterable):
@@ -89,14 +91,26 @@ def _in_memory(data: object, label: str) -> list[Batch]:
             f"{label}: expected a mapping of arrays or feeds, found {type(data).__name__}"
         )
     batches = []
-    for k, feeds in enumerate(data):
-        if not isinstance(feeds, Mapping):
+    for k, item in enumerate(data):
+        told = f"{label}, sample {k},"
+        if isinstance(item, Mapping):
+            feeds = {name: _array(value) for name, value in item.items()}
+            batches.append(Batch(told, feeds, whole=True))
+            continue
+        values = item if isinstance(item, tuple | list) else (item,)
+        if not all(hasattr(value, "__array__") for value in values[: len(names)]):
             raise DataError(
-                f"{label}: sample {k} is a {type(feeds).__name__}; expected a mapping from input "
-                "names to arrays"
+                f"{label}: sample {k} is a {type(item).__name__}; expected a mapping from input "
+                "names to arrays, or arrays in the order of the inputs"
             )
-        batches.append(Batch(f"{label}, sample {k},", dict(feeds), whole=True))
+        batches.append(Batch(told, {n: _array(v) for n, v in zip(names, values, strict=False)}))
     return batches
+
+
+def _array(value: object) -> Array:
+    """Return a tensor of torch's, or what numpy takes, as an array."""
+    detached = value.detach().cpu() if hasattr(value, "detach") else value
+    return np.asarray(detached)
 
 
 def _with_sources(label: str, arrays: dict[str, Array], source: str | None) -> Batch:
@@ -152,13 +166,13 @@ def _read_test_data(folder: Path, names: Sequence[str]) -> dict[str, Array]:
     return arrays
 
 
-def _call_factory(text: str) -> list[Batch]:
+def _call_factory(text: str, names: Sequence[str]) -> list[Batch]:
     # Code that a factory imports late lies beside it, like the factory itself.
     with importable(Path.cwd()):
         factory = load_function(text, "return feeds or arrays")
         try:
             # A generator runs the user's code here, not at the call.
-            return _in_memory(factory(), text)
+            return _in_memory(factory(), text, names)
         except StructoptError:
             raise
         except Exception as error:  # the user's code may raise anything

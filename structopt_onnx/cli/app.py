@@ -13,6 +13,7 @@ from structopt_onnx.cli import (
     bundle,
     densify,
     explain,
+    export,
     inspect,
     optimize,
     passes,
@@ -56,6 +57,6 @@ def program(
 
 
 for command in (
-    optimize, explain, validate, benchmark, providers, inspect, passes, bisect, bundle, densify,
+    optimize, export, explain, validate, benchmark, providers, inspect, passes, bisect, bundle, densify,
 ):  # fmt: skip
     command.register(app)

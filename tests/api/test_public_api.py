@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_all_is_the_public_api():
     commands = {
         "optimize", "explain", "validate", "benchmark", "compare_providers", "providers",
-        "inspect", "bisect", "bundle", "densify",
+        "inspect", "bisect", "bundle", "densify", "export", "recover",
     }  # fmt: skip
     raised = {
         name
