@@ -101,7 +101,7 @@ class Replay:
         deny = frozenset(self.record.deny)
         manager = self._bench.manager(deny, fuel)
         model = manager.run(self._bench.model.clone(), self._bench.exact_steps)
-        if not self._record.lossy:
+        if not self.record.lossy:
             model = manager.run(model, self._bench.encoding_steps)
         return ExactStage(model, manager, deny, ())
 

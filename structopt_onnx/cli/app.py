@@ -57,6 +57,7 @@ def program(
 
 
 for command in (
-    optimize, export, explain, validate, benchmark, providers, inspect, passes, bisect, bundle, densify,
+    optimize, export, explain, validate, benchmark, providers, inspect, passes, bisect, bundle,
+    densify,
 ):  # fmt: skip
     command.register(app)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import structopt_onnx
-from structopt_onnx.cli import options
+from structopt_onnx.cli import budget_options, options
 from structopt_onnx.cli.files import check_reports
 from structopt_onnx.cli.terminal import Terminal
 from structopt_onnx.report.text import render
@@ -26,7 +26,7 @@ Examples:
 def explain(
     source: options.Source,
     *,
-    max_error: options.MaxError = None,
+    max_error: budget_options.MaxError = None,
     calibration: options.Calibration = None,
     minimize: options.Minimized = options.Minimize.TIME,
     sparse_format: options.SparseFormat = None,

@@ -9,7 +9,7 @@ import typer
 
 import structopt_onnx
 from structopt_onnx.calibration.functions import importable, load_function, told
-from structopt_onnx.cli import options
+from structopt_onnx.cli import budget_options, options
 from structopt_onnx.cli.files import refuse_dash
 from structopt_onnx.cli.terminal import Terminal
 from structopt_onnx.errors import UsageError
@@ -36,10 +36,10 @@ def export(
     factory: Factory,
     output: options.Output,
     *,
-    max_error: options.MaxError = None,
-    keep: options.Keep = None,
-    recover: options.Recover = False,
-    recover_minutes: options.RecoverMinutes = 10.0,
+    max_error: budget_options.MaxError = None,
+    keep: budget_options.Keep = None,
+    recover: budget_options.Recover = False,
+    recover_minutes: budget_options.RecoverMinutes = 10.0,
     calibration: options.Calibration = None,
     minimize: options.Minimized = options.Minimize.TIME,
     target: options.TargetName = "cpu",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import structopt_onnx
-from structopt_onnx.cli import options
+from structopt_onnx.cli import budget_options, options
 from structopt_onnx.cli.files import check_plots, check_reports, refuse_dash
 from structopt_onnx.cli.terminal import Terminal
 from structopt_onnx.report.text import render
@@ -33,13 +33,13 @@ def optimize(
     source: options.Source,
     output: options.Output,
     *,
-    max_error: options.MaxError = None,
-    metric: options.Metric = None,
-    max_drop: options.MaxDrop = None,
-    keep: options.Keep = None,
-    refit: options.Refit = True,
-    recover: options.Recover = False,
-    recover_minutes: options.RecoverMinutes = 10.0,
+    max_error: budget_options.MaxError = None,
+    metric: budget_options.Metric = None,
+    max_drop: budget_options.MaxDrop = None,
+    keep: budget_options.Keep = None,
+    refit: budget_options.Refit = True,
+    recover: budget_options.Recover = False,
+    recover_minutes: budget_options.RecoverMinutes = 10.0,
     calibration: options.Calibration = None,
     minimize: options.Minimized = options.Minimize.TIME,
     tolerate: options.Tolerate = 0.0,

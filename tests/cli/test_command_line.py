@@ -18,6 +18,7 @@ from structopt_onnx.cli.quantities import memory, seconds
 
 COMMANDS = [
     "optimize",
+    "export",
     "explain",
     "validate",
     "benchmark",
@@ -109,7 +110,8 @@ def test_optimize_hands_every_option_over(run, calls):
         --tolerate 0.1 --target cpu --passes normalize --only a* --only b --skip c --fuel 7
         --allow-synthetic --time-limit 2m --max-memory 1.5G --ort-library x.so --no-benchmark
         --benchmark-seconds 5 --cost-seconds 3 --no-external-data --seed 3 --threads 2 --quiet
-        --metric agreement --max-drop 0.01 --keep bytes=0.5 --no-refit --sparse-format delta"""
+        --metric agreement --max-drop 0.01 --keep bytes=0.5 --no-refit --sparse-format delta
+        --recover --recover-minutes 5"""
     assert run(*words.split()).code == 0
     args, options = calls["optimize"]
     assert args == (Path("in.onnx"), Path("out.onnx"))
@@ -123,6 +125,8 @@ def test_optimize_hands_every_option_over(run, calls):
         "keep": "bytes=0.5",
         "sparse_format": "delta",
         "refit": False,
+        "recover": True,
+        "recover_minutes": 5.0,
         "minimize": "bytes",
         "tolerate": 0.1,
         "target": "cpu",
