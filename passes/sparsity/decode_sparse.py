@@ -26,7 +26,6 @@ import onnx_ir as ir
 from structopt_onnx.model.edit import Edit, Fresh
 from structopt_onnx.model.exactness import Exactness
 from structopt_onnx.model.patch import Patch
-from structopt_onnx.model.sparse import MARK
 from structopt_onnx.passes.sparsity.constant_tree import decode_trees
 from structopt_onnx.rewriting.passes import Pass, Refusal
 
@@ -67,7 +66,7 @@ class DecodeSparse(Pass):
                 yield Refusal("not-computed", f"by {tree.root.op_type}", name)
                 continue
             tensor = ir.tensor(array)
-            tensor.meta.update({MARK: True, DECODED: True})
+            tensor.meta[DECODED] = True
             dense = Fresh(name, tensor)
             edit = Edit(remove=tree.removable(), rewire={output: dense})
             yield Patch(f"{name}: {array.nbytes} bytes", tree.root, {scope: edit})

@@ -80,7 +80,7 @@ def densify(source: Source, output: str | Path) -> DensifyResult:
     samples = _samples(opened)
     manager = PassManager(TARGETS["cpu"])
     manager.run(opened.model, [DecodeSparse()])
-    count = _unmark(opened.model)
+    count = _unmark(opened.model) + len(manager.record.applied)
     # Without the runtime's optimizations, a product with a computed matrix is another kernel's.
     promise = Exactness.ROUNDING if manager.record.applied else Exactness.BITWISE
 

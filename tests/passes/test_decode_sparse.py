@@ -81,5 +81,5 @@ def test_what_a_decode_graph_shares_is_kept(form):
     after, refused = decoded(proto)
     assert not refused
     assert [node.op_type for node in after.graph.node] == ["MatMul", "ReduceMax"]
-    kept = {sparse.values.name: sparse for sparse in after.graph.sparse_initializer}
-    assert kept["w"].values.raw_data == kept[flat].values.raw_data
+    kept = {tensor.name: tensor for tensor in after.graph.initializer}
+    assert kept["w"].raw_data == kept[flat].raw_data
