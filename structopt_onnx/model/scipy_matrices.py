@@ -12,7 +12,7 @@ import scipy.sparse
 
 from structopt_onnx.errors import UsageError
 from structopt_onnx.model.external import DataFolder
-from structopt_onnx.model.sparse import coordinates, sparse_tensor
+from structopt_onnx.model.sparse import any_bit, coordinates, sparse_tensor
 
 if TYPE_CHECKING:
     import onnx
@@ -64,9 +64,9 @@ def from_scipy(matrix: Any, name: str) -> onnx.SparseTensorProto:  # noqa: ANN40
         linear = linear * shape[axis] + places
     order = np.argsort(linear)
     values = np.ascontiguousarray(entries.data[order])
-    set_ = values.view(np.uint8).reshape(values.size, values.itemsize).any(axis=1)
-    kept = ir.Tensor(np.ascontiguousarray(values[set_]), dtype=dtype)
-    return sparse_tensor(kept, linear[order][set_], shape, name)
+    kept = any_bit(values)
+    listed = ir.Tensor(np.ascontiguousarray(values[kept]), dtype=dtype)
+    return sparse_tensor(listed, linear[order][kept], shape, name)
 
 
 @overload

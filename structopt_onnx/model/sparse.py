@@ -241,7 +241,7 @@ def sparsify_tensor(tensor: ir.TensorProtocol, name: str) -> onnx.SparseTensorPr
     if tensor.dtype == ir.DataType.STRING or tensor.size == 0 or tensor.shape.rank() == 0:
         return None
     flat = np.ascontiguousarray(tensor.numpy()).reshape(-1)
-    linear = np.flatnonzero(_any_bit(flat))
+    linear = np.flatnonzero(any_bit(flat))
     # An index takes a byte at least: most tensors with few zeros are told apart by the count.
     if linear.size * (8 + tensor.dtype.bitwidth) >= 8 * tensor.nbytes:
         return None
@@ -251,7 +251,8 @@ def sparsify_tensor(tensor: ir.TensorProtocol, name: str) -> onnx.SparseTensorPr
     return sparse if sparse.ByteSize() < dense.ByteSize() + tensor.nbytes else None
 
 
-def _any_bit(flat: np.ndarray) -> np.ndarray:
+def any_bit(flat: np.ndarray) -> np.ndarray:
+    """Return which elements of a contiguous array of one dimension are not +0.0, bool [size]."""
     if flat.itemsize in {1, 2, 4, 8}:
         return np.asarray(flat.view(f"u{flat.itemsize}") != 0)
     return np.asarray(flat.view(np.uint8).reshape(flat.size, flat.itemsize).any(axis=1))

@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import onnx_ir as ir
 
+from structopt_onnx.model.sparse import any_bit
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -84,12 +86,7 @@ class Nonzeros:
 
     def __post_init__(self) -> None:
         """Find them: `where` is their linear indices, int64, ascending."""
-        flat = self.flat
-        if flat.itemsize in {1, 2, 4, 8}:
-            found = np.flatnonzero(flat.view(f"u{flat.itemsize}"))
-        else:
-            found = np.flatnonzero(flat.view(np.uint8).reshape(flat.size, -1).any(axis=1))
-        object.__setattr__(self, "where", found)
+        object.__setattr__(self, "where", np.flatnonzero(any_bit(self.flat)))
 
     @staticmethod
     def of(tensor: ir.TensorProtocol) -> Nonzeros | None:
