@@ -11,7 +11,7 @@ from structopt_onnx.api.bundle import Bundle, BundledFile, Required
 from structopt_onnx.api.densify import DensifyResult
 from structopt_onnx.api.inspect import Inspection, TensorRow
 from structopt_onnx.api.validate import ValidationReport
-from structopt_onnx.cli import main
+from structopt_onnx.cli import export, main
 from structopt_onnx.report.record import Report, SampleReport, Size
 from structopt_onnx.rewriting.cost import Cost
 from structopt_onnx.rewriting.record import Applied
@@ -127,6 +127,7 @@ RESULTS = {
     "compare_providers": PROVIDER_TABLE,
     "providers": PROVIDERS,
     "optimize": SimpleNamespace(report=REPORT),
+    "export": SimpleNamespace(report=REPORT),
     "explain": REPORT,
     "validate": validation(),
     "benchmark": COMPARISON,
@@ -158,6 +159,7 @@ def calls(monkeypatch) -> Calls:
     made = Calls(monkeypatch)
     for name, result in RESULTS.items():
         made.answer(name, result)
+    monkeypatch.setattr(export, "load_function", lambda *_: lambda: (None, ()))
     return made
 
 
