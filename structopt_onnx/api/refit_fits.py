@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -10,9 +11,10 @@ import numpy as np
 from structopt_onnx.calibration.paired import Pair
 from structopt_onnx.linalg.moments import Moments
 from structopt_onnx.linalg.refit import pulled, refitted
-from structopt_onnx.linalg.separable import ridge_for
+from structopt_onnx.linalg.separable import ridge_for, unseen_share
 from structopt_onnx.linalg.through import fitted_through
 from structopt_onnx.model.exactness import Exactness
+from structopt_onnx.model.statistic import PatchStatistic
 from structopt_onnx.passes.low_rank.factor_pair import (
     FactorPair,
     activation_behind,
@@ -46,6 +48,9 @@ The last factor alone; both factors of a pair, by regression of reduced rank; an
 one alone, to what a Relu, LeakyRelu or Clip behind them makes of it.
 """
 
+# Least share of white inputs among those that both factors are made for: samples never show all
+# that comes, and the pass that made the factors reckoned with it.
+_UNSEEN = 0.01
 # Numbers observed per pair, and multiply-accumulates per turn of the fit through an activation.
 _MOST_NUMBERS = 2**24
 _TURN_MACS = 2e8
@@ -165,8 +170,16 @@ class Fitting:
         mean = wide.mean(axis=0)
         away = wide - mean
         moments = Moments(len(wide), mean, away.T @ away / len(wide))
-        ridge = ridge_for(len(wide) / n)
-        regression, cross, made = pulled(old, bias, moments, ridge=ridge, free=self.free, rank=rank)
+        support = len(wide) / n / self._shared
+        regression, cross, made = pulled(
+            old,
+            bias,
+            moments,
+            ridge=ridge_for(support),
+            free=self.free,
+            rank=rank,
+            unseen=unseen_share(_UNSEEN, support),
+        )
         if regression.degenerate:
             return None
         if through and self.activation is not None:
@@ -175,6 +188,15 @@ class Fitting:
         else:
             factors, offset = regression.fit(cross, made)
         return self._planned(label, factors, offset)
+
+    @property
+    def _shared(self) -> float:
+        """In how many patches a number of the input is, of those that lie side by side."""
+        read = self.last.read if self.pair is None else self.pair.first.read
+        if not isinstance(read, PatchStatistic):
+            return 1.0
+        rows = zip(read.kernel, read.strides, strict=True)
+        return math.prod(max(1.0, taps / stride) for taps, stride in rows)
 
     @property
     def free(self) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.linalg
 
-from structopt_onnx.linalg.low_rank import from_output_moment
+from structopt_onnx.linalg.low_rank import blended, from_output_moment
 
 if TYPE_CHECKING:
     from structopt_onnx.linalg.moments import Moments
@@ -40,6 +40,9 @@ class Pulled:
         Rank of what is found; None leaves it full.
     bias
         b, float64 [m], where it must stay as it is; None where it is fitted as well.
+    unseen
+        Share of white inputs among those that the directions of a reduced rank are made for: see
+        `blended`.
     """
 
     towards: FloatArray
@@ -48,6 +51,7 @@ class Pulled:
     ridge: float
     rank: int | None = None
     bias: FloatArray | None = None
+    unseen: float = 0.0
 
     @cached_property
     def _pull(self) -> float:
@@ -86,7 +90,9 @@ class Pulled:
         factors: tuple[FloatArray, ...] = (found,)
         shift = found @ self.mean
         if self.rank is not None:
-            kept = from_output_moment(found @ self.gram @ found.T, self.rank).vectors
+            seen = found @ self.gram @ found.T
+            guide = blended(seen, found @ found.T, self.unseen) if self.unseen else None
+            kept = from_output_moment(seen, self.rank, guide=guide).vectors
             factors = kept, kept.T @ found
             shift = kept @ (kept.T @ shift)
         return factors, made - shift if self.bias is None else self.bias
@@ -100,6 +106,7 @@ def pulled(
     ridge: float,
     free: bool,
     rank: int | None = None,
+    unseen: float = 0.0,
 ) -> tuple[Pulled, FloatArray, FloatArray]:
     """Return the regression that moments of x and y side by side stand for, K and the mean of y.
 
@@ -109,7 +116,7 @@ def pulled(
         W and b.
     moments
         Of x and y side by side, n + m numbers.
-    ridge, rank
+    ridge, rank, unseen
         As of `Pulled`.
     free
         Whether b may change as well.
@@ -118,10 +125,10 @@ def pulled(
     inputs, made = moments.mean[:n], moments.mean[n:]
     gram, cross = moments.covariance[:n, :n], moments.covariance[n:, :n]
     if free:
-        return Pulled(towards, inputs, gram, ridge, rank), cross, made
+        return Pulled(towards, inputs, gram, ridge, rank, None, unseen), cross, made
     gram = gram + np.outer(inputs, inputs)
     cross = cross + np.outer(made - bias, inputs)
-    return Pulled(towards, inputs, gram, ridge, rank, bias), cross, made
+    return Pulled(towards, inputs, gram, ridge, rank, bias, unseen), cross, made
 
 
 def refitted(

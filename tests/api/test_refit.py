@@ -119,6 +119,7 @@ def test_what_fits_the_samples_alone_is_refused(monkeypatch):
     # With no pull, fewer samples than inputs, and white ones, a fit is as good as it can be on its
     # samples and useless on others.
     monkeypatch.setattr(refit_fits, "ridge_for", lambda _: 1e-9)
+    monkeypatch.setattr(refit_fits, "unseen_share", lambda *_: 0.0)
     white = {"x": np.random.default_rng(1).normal(size=(45, WIDTH)).astype(np.float32)}
     before = cut(calibration=white, refit=False).report.plan
     after = cut(calibration=white).report.plan

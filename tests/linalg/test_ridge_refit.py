@@ -109,3 +109,20 @@ def test_reduced_rank_is_pulled_to_what_was_where_nothing_is_seen(drawn):
         truth @ np.diag([1, 0, 1]) + np.outer(upper @ upper.T @ truth[:, 1], [0, 1, 0]),
         atol=1e-9,
     )
+
+
+def test_directions_that_the_data_hardly_show_can_be_kept(drawn):
+    inputs, _, bias, _ = drawn
+    # The first feature makes little of what was seen and most of what could be.
+    truth = np.diag([9.0, 1.0, 1.0])[[0, 1, 2, 0, 1]][:M]
+    inputs = (inputs - inputs.mean(axis=0)) * [0.02, 1.0, 1.0]
+    moments = seen(inputs, inputs @ truth.T + bias)
+    kept = []
+    for unseen in (0.0, 0.3):
+        regression, cross, mean = pulled(
+            truth, bias, moments, ridge=1e-6, free=True, rank=2, unseen=unseen
+        )
+        (upper, lower), _ = regression.fit(cross, mean)
+        kept.append(np.linalg.norm((upper @ lower)[:, 0]) / np.linalg.norm(truth[:, 0]))
+    assert kept[0] < 0.1
+    assert kept[1] > 0.9
