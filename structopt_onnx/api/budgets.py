@@ -18,6 +18,9 @@ _MOST_ROUNDS = 4
 _WELL_USED = 0.9
 # A plan that missed is followed by one for so much less squared error than would just do.
 _MARGIN = 0.9
+# How often, and by how much at once at most.
+_MOST_SAFER = 8
+_LEAST_SHARE = 0.02
 # How far one plan that missed may move the budget.
 _LEAST_SCALE = 0.5
 # A metric's budget of error is looked for between the ceiling and this share of it: by halving
@@ -50,14 +53,24 @@ def within_error(trials: Trials, budget: float) -> Trial | None:
         trials.reprobe(trial)
         predicted = planning.predicted(trial.chosen)
         scale = min(max(predicted / max(error, 1e-300), _LEAST_SCALE), 1 / _LEAST_SCALE)
-    while best is None and trial is not None and not trials.over():
-        share = _MARGIN * (budget / trial.measured.error) ** 2
-        safer = planning.safer(trial.chosen, share)
-        if safer is None or trials.tried(safer):
-            break
-        trial = trials.of(safer)
-        best = trial if trial.measured.error <= budget else None
+    if best is None and trial is not None:
+        best = _safer(trials, trial, budget)
     return None if best is None or best.empty else best
+
+
+def _safer(trials: Trials, missed: Trial, budget: float) -> Trial | None:
+    """Ask for less squared error, as much as the last plan missed by, until a plan is within."""
+    planning, trial = trials.planning, missed
+    capacity = planning.predicted(missed.chosen) ** 2
+    for _ in range(_MOST_SAFER):
+        capacity *= _MARGIN * max((budget / trial.measured.error) ** 2, _LEAST_SHARE)
+        chosen = planning.choose(capacity)
+        if trials.over() or not any_of(chosen):
+            break
+        trial = trials.of(chosen)  # one that was tried before is not measured again
+        if trial.measured.error <= budget:
+            return trial
+    return None
 
 
 def within_metric(bench: Bench, trials: Trials, ceiling: float) -> Trial | None:

@@ -10,8 +10,10 @@ import pytest
 
 import structopt_onnx as so
 from structopt_onnx.api.bench import prepare
-from structopt_onnx.api.judge import Judge
+from structopt_onnx.api.budgets import within_error
+from structopt_onnx.api.judge import Judge, Measured
 from structopt_onnx.api.options import OptimizeOptions
+from structopt_onnx.api.trials import Trial
 from structopt_onnx.calibration.samples import load_samples
 from structopt_onnx.report.json import to_json
 from structopt_onnx.runtime.session import Session
@@ -183,6 +185,51 @@ def test_where_no_plan_is_clear_of_the_limit_one_comes_up_to_it(shrink, monkeypa
     assert any(site.chosen for site in plan.sites)
     assert plan.metric.probe_original - plan.metric.probe <= 0.03
     assert plan.metric.drop <= 0.03
+
+
+class Remembered:
+    """Four plans of one option each, from the cheapest on; two turn out worse than they add up."""
+
+    predictions = (0.0465, 0.0453, 0.0395, 0.0336)
+    errors = (0.094, 0.05005, 0.0774, 0.0336)
+    learnt = (0, 2)
+
+    def __init__(self):
+        self.planning, self.seen = self, []
+        self.now = dict(enumerate(self.predictions))
+
+    def choose(self, capacity):
+        found = [k for k, error in self.now.items() if error**2 <= capacity]
+        return (found[0],) if found else (None,)
+
+    def predicted(self, chosen):
+        return self.now[chosen[0]]
+
+    def value(self, chosen):
+        return chosen[0]
+
+    def of(self, chosen):
+        self.seen.append(chosen[0])
+        return Trial(chosen, Measured(self.errors[chosen[0]]), self.now[chosen[0]])
+
+    def tried(self, chosen):
+        return chosen[0] in self.seen
+
+    def reprobe(self, trial):
+        (k,) = trial.chosen
+        self.now[k] = self.errors[k] if k in self.learnt else self.now[k]
+
+    def over(self):
+        return False
+
+
+def test_a_plan_that_missed_before_is_no_reason_to_give_up():
+    trials = Remembered()
+    best = within_error(trials, 0.05)
+    # After three that missed, the second is asked for again, and then for less than it.
+    assert best is not None
+    assert best.chosen == (3,)
+    assert trials.seen == [0, 1, 2, 1, 3]
 
 
 def test_a_plan_that_never_passes_is_not_kept(shrink, mlp):
