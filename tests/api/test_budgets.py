@@ -233,7 +233,9 @@ def test_a_plan_that_missed_before_is_no_reason_to_give_up():
 
 
 def test_a_plan_that_never_passes_is_not_kept(shrink, mlp):
-    report = shrink(metric=closeness(mlp[0], parts(mlp)[2], 1e9), max_drop=0.1)
+    # Channels that are dead can go without any error, so only ranks are on offer.
+    metric = closeness(mlp[0], parts(mlp)[2], 1e9)
+    report = shrink(metric=metric, max_drop=0.1, passes="factor-matmul")
     assert report.plan.final_error is None
     assert not any(entry.option for entry in report.applied)
     assert "drop" in report.plan.unmet
@@ -251,7 +253,7 @@ def test_a_metric_that_fails_on_a_candidate_only_rejects_it(shrink, mlp):
             raise ValueError("not the original")
         return 1.0
 
-    report = shrink(metric=picky, max_drop=0.5)
+    report = shrink(metric=picky, max_drop=0.5, passes="factor-matmul")
     assert not any(entry.option for entry in report.applied)
 
 
