@@ -65,10 +65,11 @@ def meets_input(
         size = None if dims is None else dims[axis + 2]
         met: npt.NDArray[np.bool_] = np.ones(taps, np.bool_)
         if size is not None and size + slides.padding[axis] >= slides.span[axis]:
-            last = (size + slides.padding[axis] - slides.span[axis]) // slides.strides[axis]
-            windows = np.arange(last + 1) * slides.strides[axis] - slides.pads[axis]
-            places = np.arange(taps)[:, None] * slides.dilations[axis] + windows
-            inside = np.any((places >= 0) & (places < size), axis=1)
+            stride = slides.strides[axis]
+            last = (size + slides.padding[axis] - slides.span[axis]) // stride
+            places = np.arange(taps) * slides.dilations[axis] - slides.pads[axis]
+            first = np.maximum(0, -(places // stride))  # window in which a tap is not before it
+            inside = (first <= last) & (places + first * stride < size)
             met = np.asarray(inside) if inside.any() else met
         found.append(met)
     return tuple(found)
