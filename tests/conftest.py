@@ -34,6 +34,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--update-cases", action="store_true", help="rewrite the expected parts of case files"
     )
     parser.addoption(
+        "--slow-exports",
+        action="store_true",
+        help="export loops of 200 steps by torch's dynamo, minutes each",
+    )
+    parser.addoption(
         "--all-foreign-models",
         action="store_true",
         help="run every model that the onnx package carries, not a sample",

@@ -138,3 +138,11 @@ def test_two_steps_of_two_layers_of_two_directions(cell: str, static: bool):
 def test_a_loop_of_many_steps_with_relu():
     module = Loop("RNNCell", nonlinearity="relu")
     check(module, exported(module, 200, dynamo=False), {"RNN": 1})
+
+
+@pytest.mark.parametrize("cell", ["LSTMCell", "GRUCell", "RNNCell"])
+def test_a_loop_of_many_steps_by_dynamo(cell: str, pytestconfig: pytest.Config):
+    if not pytestconfig.getoption("--slow-exports"):
+        pytest.skip("the export takes minutes: --slow-exports")
+    module = Loop(cell)
+    check(module, exported(module, 200, dynamo=True, static=True), {cell.removesuffix("Cell"): 1})
