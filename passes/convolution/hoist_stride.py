@@ -19,7 +19,9 @@ Leaves alone
     change; operators that may broadcast in space; whatever costs more in subsampling than it saves.
 
 Exactness
-    ROUNDING: the same products and sums, but a runtime may take another kernel for a stride.
+    ROUNDING: the same products, but a runtime may sum them in another order. onnxruntime adds them
+    up in blocks of 128, and of 256 or more where a map has 64 positions or fewer (MLAS,
+    convolve.cpp): sums of up to 128 terms and maps that stay larger keep their bits.
 """
 
 from __future__ import annotations
