@@ -122,6 +122,31 @@ def strided_point() -> onnx.ModelProto:
     return net.proto(net.conv(y, net.kernel(128, 64, 1), stride=2))
 
 
+def strided_dilated() -> onnx.ModelProto:
+    """Write a 3x3 convolution of which a dilated one with a stride reads a quarter."""
+    net = ConvNet(64, 56)
+    y = net.add("Relu", net.conv(net.x, net.kernel(64, 64, 3)))
+    steps = {"strides": [2] * 2, "dilations": [2] * 2, "pads": [2] * 4}
+    return net.proto(net.add("Conv", y, net.stored(net.kernel(64, 64, 3)), **steps))
+
+
+def pooled_branch(read: int, made: int, size: int) -> onnx.ModelProto:
+    """Write the pooled branch of an Inception block."""
+    net = ConvNet(read, size)
+    y = net.add("AveragePool", net.add("Relu", net.x), kernel_shape=[3] * 2, pads=[1] * 4)
+    return net.proto(net.add("Relu", net.conv(y, net.kernel(made, read, 1))))
+
+
+def normalized_after_pool() -> onnx.ModelProto:
+    """Write a convolution that is pooled before it is normalized."""
+    net = ConvNet(64, 56)
+    y = net.conv(net.x, net.kernel(64, 64, 3), bias=False)
+    y = net.add("MaxPool", y, kernel_shape=[2, 2], strides=[2, 2])
+    ranges = ((0.5, 1.5), (-1, 1), (-1, 1), (0.5, 2))
+    numbers = [net.per_channel(low, high, 64, axes=1) for low, high in ranges]
+    return net.proto(net.add("Relu", net.add("BatchNormalization", y, *numbers)))
+
+
 def with_zeros(channels: int, taps: int, size: int, nonzero: slice) -> onnx.ModelProto:
     """Write a kernel that is zero in all but some rows and columns."""
     net = ConvNet(channels, size)
@@ -212,6 +237,17 @@ LAYERS: tuple[tuple[str, str, Callable[[], onnx.ModelProto]], ...] = (
     ),
     ("stride up", "3x3 64->64 @56, Relu, 1x1 stride 2 64->128", strided_point),
     ("stride up", "end of a ResNet stage @56, read by 1x1 stride 2", end_of_a_stage),
+    ("stride up", "3x3 64->64 @56, Relu, 3x3 stride 2 dilation 2", strided_dilated),
+    (
+        "fewer channels averaged",
+        "AveragePool 3, 1x1 192->32 @28",
+        lambda: pooled_branch(192, 32, 28),
+    ),
+    (
+        "fewer channels averaged",
+        "AveragePool 3, 1x1 768->192 @17",
+        lambda: pooled_branch(768, 192, 17),
+    ),
     (
         "zeros trimmed",
         "5x5 64->64 @28, border of zeros",
@@ -245,6 +281,7 @@ LAYERS: tuple[tuple[str, str, Callable[[], onnx.ModelProto]], ...] = (
     ("linear pairs merged", "Gemm 256->1024, 1024->256, 128 rows", products_in_a_row),
     ("folded", "3x3 128->128 @28, Mul, Add, Relu", scaled),
     ("folded", "1x1 256->128 @28, BatchNormalization, Relu, 3x3", normalized_after_concat),
+    ("folded", "3x3 64->64 @56, MaxPool 2, BatchNormalization", normalized_after_pool),
     ("folded", "Pad, 3x3 stride 2 64->128 @112", padded_apart),
     ("transposes cancelled", "two channels-last 3x3 128->128 @28", channels_last),
 )
