@@ -39,10 +39,11 @@ def test_one_filter_per_channel_is_found(net: Net, calibrated: bool):
     separable = _Separable(**vars(net))
     found = offered(separable, DecoupleConv(), calibrated=calibrated)
     assume(found)
-    assert [p.option.label for p in found] == ["depthwise 1"]
+    one = found[-1]  # more filters may come closer by what float32 rounds
+    assert one.option.label == "depthwise 1"
     # Weights rounded to float32 are of rank 1 to that precision.
-    assert found[0].option.error < 1e-11
-    small = Session(rewritten(separable, found[0]).SerializeToString(), optimize=False)
+    assert one.option.error < 1e-11
+    small = Session(rewritten(separable, one).SerializeToString(), optimize=False)
     for sizes in [(9, 8, 7)] if net.static else [(9, 8, 7), (10, 11, 9)]:
         for sample in separable.samples(sizes)[:2]:
             was, now = separable.session().run(sample)["y"], small.run(sample)["y"]
