@@ -5,7 +5,7 @@ layers alike in place of 25) slower. Each run is a whole `structopt_onnx.benchma
 sessions and a seed of its own. Run it on a quiet machine; the load is printed.
 
     python benchmarks/verdicts.py
-    python benchmarks/verdicts.py --runs 20 --twins 10 --seconds 20
+    python benchmarks/verdicts.py --net convolutions --runs 20 --twins 10 --seconds 20
 """
 
 from __future__ import annotations
@@ -53,6 +53,9 @@ def convolutions(layers: int) -> onnx.ModelProto:
     return net.proto(value)
 
 
+NETS = {"products": products, "convolutions": convolutions}
+
+
 def verdicts(a: Path, b: Path, runs: int, seconds: float) -> list[so.Comparison]:
     """Compare two files again and again."""
     return [so.benchmark(a, b, seconds=seconds, seed=seed) for seed in range(runs)]
@@ -83,13 +86,15 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=20, help="of a model against its copy")
     parser.add_argument("--twins", type=int, default=10, help="of a model against its twin")
     parser.add_argument("--seconds", type=float, default=20.0, help="for each at most")
+    parser.add_argument("--net", choices=sorted(NETS), action="append", help="all without it")
     arguments = parser.parse_args()
     print(f"{where()}\nload before: {load()}\n")
     print(
         "| model | right verdict | given | others | B/A, median [least, most] "
         "| A/A spread, median, most |\n|---|---|---|---|---|---|"
     )
-    for name, make in (("products", products), ("convolutions", convolutions)):
+    for name in arguments.net or NETS:
+        make = NETS[name]
         with tempfile.TemporaryDirectory() as folder:
             a, copy, twin = (Path(folder) / f"{part}.onnx" for part in ("a", "copy", "twin"))
             for path, layers in ((a, LAYERS), (copy, LAYERS), (twin, MORE_LAYERS)):
