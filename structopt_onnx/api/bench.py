@@ -22,6 +22,7 @@ from structopt_onnx.rewriting.passes import Cleanup, Pass, Step
 from structopt_onnx.rewriting.target import TARGETS, Target
 from structopt_onnx.runtime.file_size import model_file_bytes
 from structopt_onnx.runtime.machine import usable_cores
+from structopt_onnx.runtime.memory import return_freed
 from structopt_onnx.runtime.session import Session
 from structopt_onnx.runtime.shapes import observed_shapes
 
@@ -56,12 +57,13 @@ class Clock:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Add the time spent inside to a stage."""
+        """Add the time spent inside to a stage, and give back the memory that it freed."""
         start = time.monotonic()
         try:
             yield
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - start
+            return_freed()
 
     def over(self) -> bool:
         """Whether the user's time limit has passed."""
