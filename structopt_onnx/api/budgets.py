@@ -165,7 +165,7 @@ def for_cost(bench: Bench, trials: Trials, keep: Keep, exact: Cost) -> tuple[Tri
     even = trials.planning.choose_evenly(missing)
     if best is not None and even is not None and not (trials.over() or even in looked):
         trial = trials.of(even)
-        fits = bench.cost(trials.plan(trial).model).of(objective) <= allowed
+        fits = bench.planned_cost(trials.plan(trial).model).of(objective) <= allowed
         best = trial if fits and trial.measured.error < best.measured.error else best
     if best is not None:
         return best, ""
