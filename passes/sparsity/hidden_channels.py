@@ -26,8 +26,11 @@ _ELEMENTWISE = frozenset(
     | {"Identity", "LeakyRelu", "Mish", "Mul", "Neg", "PRelu", "Pow", "Relu", "Selu", "Sigmoid"}
     | {"Softplus", "Softsign", "Sqrt", "Sub", "Swish", "Tanh", "ThresholdedRelu"}
 )
+_NORMALIZATION = "BatchNormalization"
 # Each channel of an image for itself; the channels are axis 1.
-_BY_CHANNEL = frozenset({"AveragePool", "GlobalAveragePool", "GlobalMaxPool", "MaxPool"})
+_BY_CHANNEL = frozenset({"AveragePool", "GlobalAveragePool", "GlobalMaxPool", "MaxPool"}) | {
+    _NORMALIZATION
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,13 +168,13 @@ class _Way:
         """Return the constants on the way to cut, and along which axis; None for no constant."""
         carried = {start, *(node.outputs[0] for node in nodes)}
         found: dict[ir.Value, int] = {}
-        for value in (value for node in nodes for value in node.inputs):
+        for user, value in ((n, v) for n in nodes for v in n.inputs):
             if value is None or value in carried:
                 continue
             tensor = self.facts.tensor(value)
             if tensor is None or not value.is_initializer() or len(tensor.shape) > self.rank:
                 return None
-            place = len(tensor.shape) + self.axis
+            place = 0 if user.op_type == _NORMALIZATION else len(tensor.shape) + self.axis
             size = int(tensor.shape.numpy()[place]) if place >= 0 else 1
             if size not in {1, self.count}:
                 return None
