@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from structopt_onnx.runtime.session import TensorInfo
 
 _PARTS = 3
+# Without sources, every part has a block of each stretch: of so many at most, of a length at least
+# at which neighbours across a cut are few.
+_MOST_STRETCHES, _LEAST_STRETCH = 5, 30
 
 
 class Samples(Sequence[Feeds]):
@@ -112,8 +115,10 @@ class Samples(Sequence[Feeds]):
     ) -> tuple[Samples, Samples, Samples]:
         """Split into parts to fit on, to probe with, and to judge by; none is empty.
 
-        Whole sources go to one part where the data names at least three; otherwise the parts are
-        contiguous blocks, and `blocked` is set on them.
+        Whole sources go to one part where the data names at least three. Otherwise the parts are
+        contiguous blocks, and `blocked` is set on them: one block each, or one of every stretch of
+        the data where there is enough of it. What comes late in a file is often of another kind
+        than what comes first, and errors on a last block alone say nothing of the others.
 
         Raises
         ------
@@ -128,9 +133,10 @@ class Samples(Sequence[Feeds]):
         sources = self.sources
         names = [] if sources is None else list(dict.fromkeys(sources.tolist()))
         if sources is None or len(names) < _PARTS:
-            cuts = _block_ends(len(self), fractions)
-            blocks = np.split(self._indices, cuts)
-            fit_on, probe, final = (self._with(block, blocked=True) for block in blocks)
+            fit_on, probe, final = (
+                self._with(self._indices[rows], blocked=True)
+                for rows in _blocks(len(self), fractions)
+            )
             return fit_on, probe, final
         owner = _share_out([int((sources == name).sum()) for name in names], fractions)
         part_of = dict(zip(names, owner, strict=True))
@@ -208,6 +214,18 @@ def _sources(batches: Sequence[Batch], parts: Sequence[Part]) -> Array | None:
         else:
             names.append(np.full(part.count, named))
     return np.concatenate(names)
+
+
+def _blocks(count: int, fractions: tuple[float, float, float]) -> list[Array]:
+    """Return the rows of each part: blocks of the same stretches, neighbours kept together."""
+    stretches = max(1, min(_MOST_STRETCHES, count // _LEAST_STRETCH))
+    first, second = _block_ends(count, fractions)
+    sizes = np.array([first, second - first, count - second])
+    # Cumulated, so that the parts are as large as they would be of one stretch.
+    ends = np.rint(np.outer(np.arange(stretches + 1) / stretches, sizes)).astype(np.intp)
+    lengths = np.diff(ends, axis=0).reshape(-1)
+    rows = np.split(np.arange(count), np.cumsum(lengths)[:-1])
+    return [np.concatenate(rows[part::_PARTS]) for part in range(_PARTS)]
 
 
 def _block_ends(count: int, fractions: tuple[float, float, float]) -> list[int]:
