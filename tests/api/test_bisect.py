@@ -37,7 +37,8 @@ def recovered(padded, calibration, tmp_path_factory):
     out = tmp_path_factory.mktemp("recovered") / "out.onnx"
     result = so.optimize(padded, out, max_error=BUDGET, calibration=calibration, benchmark=False)
     steps = [entry.step for entry in result.report.applied if entry.option]
-    assert steps == ["factor-matmul", "factor-matmul", "refit"]
+    assert steps[:2] == ["factor-matmul", "factor-matmul"]
+    assert set(steps[2:]) == {"refit"}
     return out
 
 

@@ -51,7 +51,7 @@ def _plan(**options):
         calibration=_MODELS / "digits_mlp_calibration.npz",
         max_error=0.2,
         benchmark=False,
-        **options,
+        **{"passes": "factor-matmul"} | options,
     ).report
     assert report.plan is not None
     return report.plan

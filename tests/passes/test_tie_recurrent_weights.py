@@ -153,4 +153,4 @@ def test_directions_are_stored_once(tmp_path):
     ).report  # fmt: skip
     assert [entry.option for entry in report.applied if entry.option] == ["1 direction"]
     assert report.after.cost.parameters == pytest.approx(report.before.cost.parameters / 2)
-    assert report.after.file_bytes < 0.65 * report.before.file_bytes
+    assert report.after.file_bytes < 0.7 * report.before.file_bytes
