@@ -17,11 +17,14 @@ class Grid:
         As long as `headers`.
     numbers
         Indices of the columns aligned to the right.
+    whole
+        Indices of the columns with names that a line break would spoil.
     """
 
     headers: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     numbers: tuple[int, ...] = ()
+    whole: tuple[int, ...] = ()
 
     def first(self, count: int) -> Grid:
         """Return the first rows."""

@@ -24,7 +24,10 @@ WIDTH = 100
 
 
 def table(
-    headers: Sequence[str], rows: Iterable[Sequence[str]], numbers: Iterable[int] = ()
+    headers: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    numbers: Iterable[int] = (),
+    whole: Iterable[int] = (),
 ) -> Table:
     """Lay out rows in columns.
 
@@ -36,15 +39,18 @@ def table(
         Cells as text; nothing in them is read as markup.
     numbers
         Indices of the columns aligned to the right.
+    whole
+        Indices of the columns whose cells are never broken.
     """
     right = set(numbers)
+    unbroken = right | set(whole)
     grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for index, header in enumerate(headers):
         aligned = index in right
         grid.add_column(
             header,
             justify="right" if aligned else "left",
-            no_wrap=aligned,
+            no_wrap=index in unbroken,
             overflow="fold",
         )
     for row in rows:
@@ -54,7 +60,7 @@ def table(
 
 def table_of(grid: Grid) -> Table:
     """Lay out a grid."""
-    return table(grid.headers, grid.rows, grid.numbers)
+    return table(grid.headers, grid.rows, grid.numbers, grid.whole)
 
 
 def section(title: str, *body: RenderableType) -> Group:

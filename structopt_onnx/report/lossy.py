@@ -77,7 +77,7 @@ def site_grid(plan: PlanReport) -> Grid:
     """Put every site in a row, in the order of `ordered_sites`."""
     rows = tuple(_site_row(site) for site in ordered_sites(plan))
     headers = ("weight", "pass", "chosen", "parameters", "predicted", "probed alone", "why")
-    return Grid(headers, rows, (3, 4))
+    return Grid(headers, rows, (3, 4), whole=(1,))
 
 
 def ordered_sites(plan: PlanReport) -> list[SiteReport]:
