@@ -11,6 +11,8 @@ from structopt_onnx.errors import ModelError
 from structopt_onnx.validation.drift import Drift
 from structopt_onnx.validation.drift import drift as find_drift
 from structopt_onnx.validation.models import ModelValidation, validate_models
+from structopt_onnx.validation.quanta import Quanta, output_quanta
+from structopt_onnx.validation.second_opinion import SecondOpinion, second_opinion
 from structopt_onnx.validation.tolerances import ROUNDING, arithmetic_dtype
 
 if TYPE_CHECKING:
@@ -39,6 +41,8 @@ class ValidationReport:
     drift
         The first tensor that differs; None when nothing failed, or it was not looked for, or no
         tensor that both models name alike is off.
+    reference
+        What onnx's reference evaluator says; None where it was not asked for.
     """
 
     a: str
@@ -46,11 +50,12 @@ class ValidationReport:
     samples: SampleReport
     validation: ModelValidation
     drift: Drift | None
+    reference: SecondOpinion | None = None
 
     @property
     def passed(self) -> bool:
         """Whether B may stand for A."""
-        return self.validation.passed
+        return self.validation.passed and not (self.reference and self.reference.failures)
 
 
 def validate(
@@ -63,6 +68,8 @@ def validate(
     threads: int = 1,
     libraries: Sequence[Path] = (),
     drift: bool = True,
+    quanta: float | None = None,
+    reference: bool = False,
 ) -> ValidationReport:
     """Compare interface and outputs of two models, with the runtime's optimizations and without.
 
@@ -83,6 +90,12 @@ def validate(
         Of the sessions: threads inside one operator, shared libraries with custom operators.
     drift
         Whether to look for the first tensor that differs when the verdict is no.
+    quanta
+        Largest difference of every output that has a quantum, in quanta: the scale of the
+        DequantizeLinear that it comes out of, an integer step, or float16's unit in the last place
+        at its largest value. Rounding is then not asked of it; `max_error` still is where given.
+    reference
+        Whether to run both models in onnx's reference evaluator, too, where they are small.
 
     Returns
     -------
@@ -96,7 +109,7 @@ def validate(
     DataError
         When the data does not fit, or nothing was compared.
     UsageError
-        When `max_error` is no budget for these models.
+        When `max_error` or `quanta` is no limit for these models.
     """
     first, second = open_source(a), open_source(b)
     samples = samples_for(first, data, seed=seed, threads=threads, libraries=libraries)
@@ -106,9 +119,20 @@ def validate(
         samples,
         max_error=max_error,
         synthetic=samples.synthetic,
+        max_quanta=quanta,
         threads=threads,
         libraries=libraries,
     )
+    opinion = None
+    if reference:
+        models = first.model, second.model
+        limits = (
+            None if quanta is None else Quanta.of(quanta, *map(output_quanta, reversed(models)))
+        )
+        arithmetic = arithmetic_dtype(first.model)
+        opinion = second_opinion(
+            *models, samples, max_error=max_error, arithmetic=arithmetic, quanta=limits
+        )
     found = None
     if drift and not verdict.passed:
         found = _drift(
@@ -118,7 +142,8 @@ def validate(
             threads=threads,
             libraries=libraries,
         )
-    return ValidationReport(first.name, second.name, sample_report(samples), verdict, found)
+    origin = sample_report(samples)
+    return ValidationReport(first.name, second.name, origin, verdict, found, opinion)
 
 
 def _telling(samples: Samples, verdict: ModelValidation) -> Samples:

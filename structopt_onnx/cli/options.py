@@ -229,6 +229,21 @@ Replicates = Annotated[
     int,
     typer.Option("--replicates", metavar="N", help="How often sessions are made anew; at least 8."),
 ]
+MaxQuanta = Annotated[
+    float | None,
+    typer.Option(
+        "--quanta",
+        metavar="N",
+        help="Largest difference in quanta, of outputs that have one: the scale of the "
+        "DequantizeLinear they come out of, an integer step, float16's unit in the last place.",
+    ),
+]
+Reference = Annotated[
+    bool,
+    typer.Option(
+        "--reference", help="Also run both in onnx's reference evaluator, where they are small."
+    ),
+]
 Drift = Annotated[
     bool,
     typer.Option("--drift/--no-drift", help="When B fails, look for the first tensor that is off."),

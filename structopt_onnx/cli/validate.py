@@ -15,6 +15,8 @@ _EPILOG = """\b
 Examples:
   structopt-onnx validate model.onnx small.onnx
   structopt-onnx validate model.onnx small.onnx --data test.npz --max-error 0.05
+  structopt-onnx validate model.onnx int8.onnx --data test.npz --quanta 8
+  structopt-onnx validate model.onnx small.onnx --max-error 0.05 --reference
   structopt-onnx validate model.onnx small.onnx --json > validation.json || echo different
 """
 
@@ -25,6 +27,8 @@ def validate(
     *,
     data: options.Data = None,
     max_error: options.Tolerance = None,
+    quanta: options.MaxQuanta = None,
+    reference: options.Reference = False,
     drift: options.Drift = True,
     library: options.Libraries = None,
     json: options.Json = False,
@@ -49,6 +53,8 @@ def validate(
             threads=threads,
             libraries=tuple(library or ()),
             drift=drift,
+            quanta=quanta,
+            reference=reference,
         )
     terminal.tell(report, lambda: render_validation(report))
     if not report.passed:

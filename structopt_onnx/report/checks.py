@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from structopt_onnx.runtime.comparison import Comparison, Timing
     from structopt_onnx.validation.metrics import OutputMetrics
     from structopt_onnx.validation.models import ModelValidation
+    from structopt_onnx.validation.second_opinion import SecondOpinion
 
 _MOST_OUTPUTS = 12
 _MOST_FAILURES = 8
@@ -38,6 +39,10 @@ class _ValidationReport(Protocol):
     def validation(self) -> ModelValidation: ...
     @property
     def drift(self) -> object | None: ...
+    @property
+    def passed(self) -> bool: ...
+    @property
+    def reference(self) -> SecondOpinion | None: ...
 
 
 def validation_summary(validation: ModelValidation) -> str:
@@ -54,11 +59,34 @@ def validation_summary(validation: ModelValidation) -> str:
 def render_validation(report: _ValidationReport) -> RenderableType:
     """Lay out what `structopt_onnx.validate` found: the verdict, the numbers, the drift."""
     verdict = validation_summary(report.validation)
-    parts = [line(f"{report.b} against {report.a}: {verdict}", "bold")]
+    parts: list[RenderableType] = [line(f"{report.b} against {report.a}: {verdict}", "bold")]
     if report.samples.synthetic:
         parts.append(line(f"note: {inputs_line(report.samples, '--data')}", "yellow"))
+    parts.append(validation_table(report.validation))
+    if report.reference is not None:
+        parts += _opinion(report.reference)
     drift = () if report.drift is None else (line(str(report.drift)),)
-    return Group(*parts, validation_table(report.validation), *drift)
+    return Group(*parts, *drift)
+
+
+def _opinion(opinion: SecondOpinion) -> Iterator[RenderableType]:
+    """Lay out what the reference evaluator found: B against A, and onnxruntime against it."""
+    found = opinion.validation
+    if found is None:
+        yield line(f"reference evaluator: not run ({opinion.not_run})")
+        return
+    verdict = "FAILED" if opinion.failures else "passed"
+    yield line(f"reference evaluator: {verdict} on {plural(found.samples, 'sample')}")
+    rows = tuple(
+        (name(o.name), error(o.error), error(opinion.a.get(o.name)), error(opinion.b.get(o.name)))
+        for o in found.outputs
+    )
+    headers = ("output", "B against A", "A against onnxruntime", "B against onnxruntime")
+    grid = Grid(headers, rows, (1, 2, 3))
+    if rows:
+        yield table_of(grid.first(_MOST_OUTPUTS))
+    if opinion.failures:
+        yield bullets(opinion.failures[:_MOST_FAILURES])
 
 
 def validation_table(validation: ModelValidation) -> RenderableType:
@@ -95,7 +123,10 @@ def output_grid(validation: ModelValidation) -> Grid:
         _output_row(output, plain.get(output), shipped.get(output), validation)
         for output in sorted(names, key=lambda o: -_error_of(shipped.get(o)))
     )
+    headers: tuple[str, ...]
     headers = ("output", "plain", "shipped", "limit", "max abs", "SNR dB", "top-1", "runtime's own")
+    if validation.shipped.max_quanta is not None:
+        headers = (*headers, f"quanta of {validation.shipped.max_quanta:g}")
     return Grid(headers, rows, tuple(range(1, len(headers))))
 
 
@@ -182,7 +213,17 @@ def _output_row(
         "-" if snr is None else "infinite" if snr == float("inf") else f"{snr:.1f}",
         "-" if top1 is None else f"{100 * top1:.1f}%",
         error(validation.noise.get(output)),
+        *(
+            (error(_quanta(output, validation)),)
+            if validation.shipped.max_quanta is not None
+            else ()
+        ),
     )
+
+
+def _quanta(output: str, validation: ModelValidation) -> float | None:
+    checks = (validation.exact, validation.shipped)
+    return max((found.quanta[output] for found in checks if output in found.quanta), default=None)
 
 
 def _error_of(metrics: OutputMetrics | None) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from structopt_onnx.errors import DataError, ModelError
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     import numpy as np
     from numpy.typing import NDArray
+
+    from structopt_onnx.validation.quanta import Quanta
 
     Feeds = dict[str, NDArray[np.generic]]
 
@@ -56,6 +58,10 @@ class Validation:
         Whether the samples were made up.
     notes
         What was not shown, though nothing failed: outputs empty in every sample.
+    quanta
+        Quanta that each output is off, where they are limited.
+    max_quanta
+        How many it may be off.
     """
 
     outputs: tuple[OutputMetrics, ...]
@@ -65,6 +71,8 @@ class Validation:
     optimized: bool
     synthetic: bool
     notes: tuple[str, ...] = ()
+    quanta: Mapping[str, float] = field(default_factory=dict)
+    max_quanta: float | None = None
 
     @property
     def passed(self) -> bool:
@@ -86,6 +94,7 @@ def compare(
     unlimited: bool = False,
     exactness: Exactness = Exactness.ROUNDING,
     arithmetic: str | None = None,
+    quanta: Quanta | None = None,
     optimized: bool = False,
     synthetic: bool = False,
 ) -> Validation:
@@ -109,6 +118,8 @@ def compare(
     arithmetic
         Narrowest float format in which the reference computes (`arithmetic_dtype`), whose
         rounding every float output is allowed.
+    quanta
+        How many quanta outputs may be off, instead of the default tolerance.
     optimized, synthetic
         Kept in the result.
 
@@ -127,7 +138,7 @@ def compare(
         `max_error` is no budget for these models.
     """
     names = [port.name for port in reference.outputs]
-    limits = Limits.of(max_error, exactness, names, arithmetic, unlimited=unlimited)
+    limits = Limits.of(max_error, exactness, names, arithmetic, unlimited=unlimited, quanta=quanta)
     failures = [
         *port_differences("input", reference.inputs, candidate.inputs),
         *port_differences("output", reference.outputs, candidate.outputs),
@@ -174,6 +185,8 @@ def compare(
             ),
             *(("no error limit was set: shapes, types and NaN were checked",) * unlimited),
         ),
+        quanta={o.name: off for o in outputs if (off := limits.count(o)) is not None},
+        max_quanta=None if quanta is None else quanta.most,
     )
 
 

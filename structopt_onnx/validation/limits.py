@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from structopt_onnx.validation.metrics import OutputMetrics
+    from structopt_onnx.validation.quanta import Quanta
 
 
 @dataclass(frozen=True)
@@ -30,11 +31,15 @@ class Limits:
     arithmetic
         Narrowest float format in which the reference computes, where it is known: an output is
         allowed the rounding of that format even if its own is wider.
+    quanta
+        Quanta that outputs may be off; an output that has some is judged by them, and by its
+        budget where it has one too.
     """
 
     exactness: Exactness
     budgets: Mapping[str | None, float]
     arithmetic: str | None = None
+    quanta: Quanta | None = None
 
     @classmethod
     def of(
@@ -45,6 +50,7 @@ class Limits:
         arithmetic: str | None = None,
         *,
         unlimited: bool = False,
+        quanta: Quanta | None = None,
     ) -> Limits:
         """Limits that a user asked for; `unlimited` leaves only problems, such as NaN, to fail.
 
@@ -77,17 +83,24 @@ class Limits:
                 raise UsageError(
                     f"a lossy rewrite needs a max_error, and output {open_[0]!r} has none"
                 )
-        return cls(exactness, budgets, arithmetic)
+        return cls(exactness, budgets, arithmetic, quanta)
 
     def budget(self, name: str) -> float | None:
         """Budget that was set for an output; None where its limit follows from its dtype."""
         return self.budgets.get(name, self.budgets.get(None))
 
+    def count(self, metrics: OutputMetrics) -> float | None:
+        """Count the quanta that an output is off; None where it has no quantum or no limit."""
+        quantum = None if self.quanta is None else self.quanta.by_output.get(metrics.name)
+        return None if quantum is None else quantum.of(metrics)
+
     def limit(self, metrics: OutputMetrics) -> float:
-        """Largest error that an output may have."""
+        """Largest error that an output may have; infinite where only its quanta are limited."""
         budget = self.budget(metrics.name)
         if budget is not None:
             return budget
+        if self.count(metrics) is not None:
+            return math.inf
         own = tolerance(metrics.dtype, self.exactness)
         # An integer has no rounding, in whatever format it was computed.
         return max(own, ROUNDING.get(self.arithmetic or "", 0.0)) if own > 0 else own
@@ -101,6 +114,12 @@ class Limits:
             return (f"{output}: the original gives only NaN or infinity; try other samples",)
         limit = self.limit(metrics)
         lines = []
+        count = self.count(metrics)
+        if self.quanta is not None and count is not None and count > self.quanta.most:
+            lines.append(
+                f"{output}: off by {count:.3g} quanta of {self.quanta.by_output[metrics.name]}, "
+                f"over the limit {self.quanta.most:.3g} (largest difference {metrics.max_abs:.3g})"
+            )
         if metrics.error > limit:
             found = (
                 f"share of samples that differ {metrics.error:.3g}"
@@ -111,7 +130,7 @@ class Limits:
                 f"{output}: {found} is over the limit {limit:.3g} "
                 f"(worst in sample {metrics.worst_sample})"
             )
-        if self.budget(metrics.name) is not None or lines:
+        if self.budget(metrics.name) is not None or count is not None or lines:
             return tuple(lines)
         if self.exactness is Exactness.BITWISE and not metrics.bitwise_equal:
             lines.append(

@@ -66,6 +66,8 @@ class OutputMetrics:
         NaN and infinities agree in every sample.
     problems
         One line for the first of each kind of disagreement that no number can express.
+    largest
+        Largest absolute value of the reference; None where it gives no floats.
     """
 
     name: str
@@ -87,6 +89,7 @@ class OutputMetrics:
     shape_equal: bool
     nonfinite_equal: bool
     problems: tuple[str, ...]
+    largest: float | None = None
 
     @property
     def error(self) -> float:
@@ -177,6 +180,7 @@ class OutputComparison:
             shape_equal="shape" not in self._problems,
             nonfinite_equal="nonfinite" not in self._problems,
             problems=tuple(f"sample {at}: {what}" for at, what in self._problems.values()),
+            largest=total.largest if floating else None,
         )
 
     def _problem(self, kind: str, sample: int, what: str, wrong: int) -> None:

@@ -15,6 +15,7 @@ from structopt_onnx.model.tensors import let_go
 from structopt_onnx.runtime.session import Session
 from structopt_onnx.validation.compare import Validation, compare, output_errors
 from structopt_onnx.validation.interface import Interface
+from structopt_onnx.validation.quanta import Quanta, Quantum, output_quanta
 from structopt_onnx.validation.tolerances import arithmetic_dtype
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ def validate_models(
     unlimited: bool = False,
     exactness: Exactness = Exactness.ROUNDING,
     synthetic: bool = False,
+    max_quanta: float | None = None,
     threads: int = 1,
     libraries: Sequence[Path] = (),
 ) -> ModelValidation:
@@ -95,6 +97,8 @@ def validate_models(
         promise is one of rounding.
     synthetic
         Whether the samples were made up.
+    max_quanta
+        Quanta that an output may be off, where it has a quantum: see `Quantum`.
     threads, libraries
         Passed to the sessions.
 
@@ -110,12 +114,13 @@ def validate_models(
     ModelError
         A model can't be read, or the reference can't be opened or run.
     UsageError
-        `max_error` is no budget for these models.
+        `max_error` is no budget for these models, or `max_quanta` is set and no output has one.
     """
     if not len(samples):
         raise DataError("there are no samples, so nothing was compared")
-    promised, arithmetic = _declared(reference)
-    interface = promised.differences(_declared(candidate)[0])
+    promised, made = _Declared.of(reference), _Declared.of(candidate)
+    interface = promised.interface.differences(made.interface)
+    quanta = None if max_quanta is None else Quanta.of(max_quanta, made.quanta, promised.quanta)
 
     def session(model: Path | bytes | ir.Model, *, optimize: bool) -> Session:
         return Session(model, optimize=optimize, threads=threads, libraries=libraries)
@@ -133,7 +138,8 @@ def validate_models(
             max_error=max_error,
             unlimited=unlimited,
             exactness=promise,
-            arithmetic=arithmetic,
+            arithmetic=promised.arithmetic,
+            quanta=quanta,
             optimized=optimized,
             synthetic=synthetic,
         )
@@ -148,11 +154,18 @@ def validate_models(
     return ModelValidation(interface, exact, check(fused, promise, optimized=True), noise)
 
 
-def _declared(model: Path | bytes | ir.Model) -> tuple[Interface, str | None]:
-    """Return the interface and the narrowest float format of a model; its weights are let go."""
-    if isinstance(model, ir.Model):
-        return Interface.of(model), arithmetic_dtype(model)
-    loaded = load(model)
-    declared = Interface.of(loaded), arithmetic_dtype(loaded)
-    let_go(loaded)
-    return declared
+@dataclass(frozen=True)
+class _Declared:
+    """What a model says of itself; its weights are let go."""
+
+    interface: Interface
+    arithmetic: str | None
+    quanta: Mapping[str, Quantum]
+
+    @classmethod
+    def of(cls, model: Path | bytes | ir.Model) -> _Declared:
+        read = model if isinstance(model, ir.Model) else load(model)
+        declared = cls(Interface.of(read), arithmetic_dtype(read), output_quanta(read))
+        if read is not model:
+            let_go(read)
+        return declared

@@ -107,6 +107,8 @@ class PairSums:
         Sum of the products of a and b.
     max_abs
         Largest absolute entry of b - a; infinite where that is no float64.
+    largest
+        Largest absolute entry of a.
     """
 
     reference: ScaledSum
@@ -114,11 +116,12 @@ class PairSums:
     difference: ScaledSum
     product: ScaledSum
     max_abs: float
+    largest: float
 
     @classmethod
     def zero(cls) -> PairSums:
         """Return the sums over no elements."""
-        return cls(ScaledSum(), ScaledSum(), ScaledSum(), ScaledSum(), 0.0)
+        return cls(ScaledSum(), ScaledSum(), ScaledSum(), ScaledSum(), 0.0, 0.0)
 
     @classmethod
     def of(cls, a: NDArray[Any], b: NDArray[Any]) -> PairSums:
@@ -136,6 +139,7 @@ class PairSums:
             difference=inner(d, d, 2 * (common + shift)),
             product=inner(x, y, ex + ey),
             max_abs=_value(largest, common + shift),
+            largest=_value(float(np.max(np.abs(x), initial=0.0)), ex),
         )
 
     @classmethod
@@ -143,7 +147,8 @@ class PairSums:
         """Compute the sums over a finite float64 vector and itself."""
         x, exponent = scaled(a)
         square = inner(x, x, 2 * exponent)
-        return cls(square, replace(square), ScaledSum(), replace(square), 0.0)
+        largest = _value(float(np.max(np.abs(x), initial=0.0)), exponent)
+        return cls(square, replace(square), ScaledSum(), replace(square), 0.0, largest)
 
     def add(self, other: PairSums) -> None:
         """Add the sums over further elements."""
@@ -152,3 +157,4 @@ class PairSums:
         self.difference.add(other.difference)
         self.product.add(other.product)
         self.max_abs = max(self.max_abs, other.max_abs)
+        self.largest = max(self.largest, other.largest)
