@@ -262,15 +262,20 @@ def _put_sparse(model: onnx.ModelProto, encoded: dict[str, onnx.SparseTensorProt
 
 
 def _declare_initializers(graph: onnx.GraphProto, *, listed: bool) -> None:
-    """Drop what value_info only repeats about initializers; list them as inputs if asked to."""
+    """Drop what value_info only repeats about initializers; list them as inputs if asked to.
+
+    Of sparse ones it goes whatever it says: it calls them dense, which onnx's inference rejects.
+    """
     types = {tensor.name: _plain_type(tensor.name, tensor) for tensor in graph.initializer}
     for sparse in graph.sparse_initializer:
         tensor = TensorProto(data_type=sparse.values.data_type, dims=sparse.dims)
         types[sparse.values.name] = _plain_type(sparse.values.name, tensor)
+    encoded = {sparse.values.name for sparse in graph.sparse_initializer}
     dropped: list[int] = []
     for position, info in enumerate(graph.value_info):
-        if info.name in types and (listed or info == types[info.name]):
-            types[info.name].CopyFrom(info)
+        known = types.get(info.name)
+        if known is not None and (listed or info.name in encoded or info == known):
+            known.CopyFrom(info)
             dropped.append(position)
     for position in reversed(dropped):
         del graph.value_info[position]

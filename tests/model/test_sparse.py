@@ -398,3 +398,15 @@ class TestSparsify:
             assert sparsify_tensor(ir.tensor(array), "w") is None
         words = ir.StringTensor([b"", b""] * 500, shape=ir.Shape([1000]))
         assert sparsify_tensor(words, "w") is None
+
+
+def test_onnx_infers_shapes_where_a_sparse_weight_was_declared():
+    dense = pruned()
+    proto = linear(coordinates(dense))
+    info = proto.graph.value_info.add()
+    info.CopyFrom(helper.make_tensor_value_info("w", TensorProto.FLOAT, dense.shape))
+    info.metadata_props.add(key="from", value="an exporter")
+    written = to_proto(load(proto))
+    assert [sparse.values.name for sparse in written.graph.sparse_initializer] == ["w"]
+    inferred = onnx.shape_inference.infer_shapes(written)
+    assert "w" not in {info.name for info in inferred.graph.value_info}
