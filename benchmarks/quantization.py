@@ -9,8 +9,9 @@ Ours is `optimize` within `--max-error`. Both files are then quantized alike, by
 form, ranges from the first part of the calibration data), and without convolutions also by
 `quantize_dynamic` (activations get their scale as they come; an LSTM is quantized in no other way).
 Errors are of the last part of the calibration data, against the original in float32; the metric is
-that of evaluate.py, on other data again. Times are those of the paired benchmark, one thread. With `--qnn`
-the float32 and the QDQ models also run on the simulator of QNN's HTP backend, which has no times.
+that of evaluate.py, on other data again. Times are those of the paired benchmark, one thread. With
+`--qnn` the float32 and the QDQ models also run on the simulator of QNN's HTP backend, which has no
+times.
 """
 
 from __future__ import annotations

@@ -108,6 +108,34 @@ def test_validate_passes_within_the_budget_and_fails_without_it(optimized, run):
     assert verdict["drift"] is None
 
 
+def test_validate_counts_quanta_and_asks_the_reference_evaluator(tmp_path, run):
+    def written(name, nodes, opset):
+        head = f'<ir_version: 9, opset_import: ["": {opset}]> g (float[4] x) => (float[4] y)'
+        weights = "<float s = {0.25}, int8 z = {0}, float off = {0.75}>"
+        path = tmp_path / f"{name}.onnx"
+        onnx.save(onnx.parser.parse_model(f"{head} {weights} {{ {nodes} }}"), path)
+        return path
+
+    qdq = "q = QuantizeLinear(m, s, z) y = DequantizeLinear(q, s, z)"
+    model = written("model", "y = Identity(x)", 21)
+    right = written("right", f"m = Identity(x) {qdq}", 21)
+    wrong = written("wrong", f"m = Add(x, off) {qdq}", 21)
+    older = written("older", f"m = Identity(x) {qdq}", 17)
+    data = tmp_path / "data.npz"
+    np.savez(data, x=np.linspace(-2, 2, 12, dtype=np.float32).reshape(3, 4))
+    options = ["--data", data, "--quanta", "1", "--reference"]
+    passed = run("validate", model, right, *options)
+    assert passed.code == 0
+    assert "quanta of 1" in passed.out
+    assert "reference evaluator: passed on 3 samples" in passed.out
+    failed = run("validate", model, wrong, *options)
+    assert failed.code == 1
+    assert "over the limit 1" in unwrapped(failed.out)
+    assert "in the reference evaluator: output 'y': off by" in unwrapped(failed.out)
+    assert "reference evaluator: not run (" in run("validate", model, older, *options).out
+    assert run("validate", model, model, *options).code == 2
+
+
 def test_explain_writes_nothing(tmp_path, monkeypatch, run):
     monkeypatch.chdir(tmp_path)
     done = run("explain", CNN, "--calibration", DATA)
