@@ -29,7 +29,6 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from structopt_onnx.linalg.channels import channel_order, fitted_to
-from structopt_onnx.linalg.moments import LARGEST_DIMENSION
 from structopt_onnx.linalg.pruning import Inputs
 from structopt_onnx.model.exactness import Exactness
 from structopt_onnx.passes.convolution.conv_statistic import LARGEST_PATCH
@@ -76,7 +75,9 @@ class PruneChannels(Pass):
 
     name: ClassVar[str] = "prune-channels"
     exactness: ClassVar[Exactness] = Exactness.LOSSY
+    brief: ClassVar[bool] = False
     refusals: ClassVar[dict[str, str]] = {
+        "statistics-too-large": f"the second layer sees more than {LARGEST_PATCH} numbers",
         "too-few-channels": "no multiple that the target likes is less than what there is",
         "superseded": "an earlier rewrite of the plan took one of the layers",
     }
@@ -88,8 +89,7 @@ class PruneChannels(Pass):
     def needs(self, scope: Scope, facts: Facts) -> Iterable[Statistic]:
         """Return the moments of the inputs of each second layer, where they are not too large."""
         for hidden in _pairs(scope, facts):
-            most = LARGEST_PATCH if hidden.reader.node.op_type == "Conv" else LARGEST_DIMENSION
-            if hidden.reader.factor().shape[1] <= most and self._counts(hidden):
+            if hidden.reader.factor().shape[1] <= LARGEST_PATCH and self._counts(hidden):
                 yield hidden.reader.read
 
     def propose(self, scope: Scope, facts: Facts) -> Iterator[Choice | Refusal]:
@@ -114,6 +114,9 @@ class PruneChannels(Pass):
         counts = self._counts(hidden)
         if not counts:
             return Refusal("too-few-channels", f"{hidden.count} channels", name)
+        if reader.factor().shape[1] > LARGEST_PATCH:
+            # Orders and fits take the cube of this.
+            return Refusal("statistics-too-large", f"{reader.factor().shape[1]} inputs", name)
         fit = Fit.of(reader, facts.statistic(reader.read), self.unseen)
         weight = reader.factor()
         inputs = fit.inputs(weight) or Inputs(np.eye(weight.shape[1]))

@@ -70,6 +70,7 @@ class PruneWeights(Pass):
 
     name: ClassVar[str] = "prune-weights"
     exactness: ClassVar[Exactness] = Exactness.LOSSY
+    brief: ClassVar[bool] = False
     lowers: ClassVar[frozenset[Objective]] = frozenset({"bytes"})
     refusals: ClassVar[dict[str, str]] = {
         **REFUSALS,

@@ -72,7 +72,8 @@ def _sums(bench: Bench, facts: Facts, started: float) -> tuple[dict[float, Cost]
     totals = {level: Cost() for level in _LOCAL_ERRORS}
     found = unknown = 0
     counted: set[tuple[str, str]] = set()
-    for step, scope in product(bench.lossy_steps, facts.scopes):
+    steps = [step for step in bench.lossy_steps if step.brief]
+    for step, scope in product(steps, facts.scopes):
         for proposal in step.propose(scope, facts):
             late = time.monotonic() - started > _SECONDS
             if isinstance(proposal, Choice):

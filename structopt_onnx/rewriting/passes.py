@@ -107,7 +107,8 @@ class Pass(ABC):
     Class attributes: `name` as used in pipeline text, `exactness`, `refusals` (every code with
     its meaning), `canonical` for passes whose patches need not lower the cost because they
     bring a graph into the form others look for, `encodes` for those that run once everything else
-    is done, because others would undo them, and `lowers`: the costs of which any may fall.
+    is done, because others would undo them, `lowers`: the costs of which any may fall, and `brief`
+    for those whose choices take seconds at most, so that a first look can afford them.
     """
 
     name: ClassVar[str]
@@ -116,6 +117,7 @@ class Pass(ABC):
     canonical: ClassVar[bool] = False
     encodes: ClassVar[bool] = False
     lowers: ClassVar[frozenset[Objective]] = frozenset(get_args(Objective))
+    brief: ClassVar[bool] = True
 
     def needs(self, scope: Scope, facts: Facts) -> Iterable[Statistic]:
         """Return the activation statistics that would help this pass; none by default."""
