@@ -30,7 +30,6 @@ Exit codes: 0 done, 1 validation failed, 2 wrong usage, 3 a model or data can't 
 
 # Plain help: the framed one cuts long options off at 80 columns.
 app = typer.Typer(
-    add_completion=False,
     no_args_is_help=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,

@@ -61,6 +61,8 @@ def exit_code_of(error: BaseException, arguments: Sequence[str]) -> int:
     if isinstance(error.__context__ if isinstance(error, SystemExit) else error, BrokenPipeError):
         give_up(sys.stdout)
         return BROKEN_PIPE
+    if isinstance(error, SystemExit) and _is_the_parser_s(error):
+        return int(error.code or 0)
     if isinstance(error, UsageError):
         return _say(f"error: {as_typed(str(error))}", error.exit_code)
     if isinstance(error, StructoptError) and not isinstance(error, InternalError):
@@ -88,6 +90,12 @@ def _say(text: str, code: int) -> int:
     except OSError:  # nobody is there to be told, but the exit code still counts
         give_up(sys.stderr)
     return code
+
+
+def _is_the_parser_s(error: SystemExit) -> bool:
+    """Whether the parser ended the program, as it does after completion, not a user's function."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return str(frame.f_globals.get("__name__")).partition(".")[0] in {"typer", "click"}
 
 
 def _is_about_room(error: OSError) -> bool:

@@ -73,7 +73,8 @@ def test_there_are_commands_in_the_pages_that_are_about_them():
 
 
 def test_no_option_is_named_that_is_not_there():
-    commands = typer.main.get_command(app).commands.values()
+    group = typer.main.get_command(app)
+    commands = [group, *group.commands.values()]
     known = {name for c in commands for p in c.params for name in (*p.opts, *p.secondary_opts)}
     for script in (ROOT / "benchmarks").glob("*.py"):
         known |= set(re.findall(r'"(--[a-z-]+)"', script.read_text(encoding="utf-8")))
