@@ -13,6 +13,7 @@ Each command is loaded when it is first asked for: importing the package imports
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -108,6 +109,9 @@ _MODULES = {
     "to_scipy": "model.scipy_matrices",
     "validate": "api.validate",
 }
+
+# Whoever wants to hear of it adds a handler of their own.
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 # Straight from a checkout, passes/ lies beside this folder; installed, it lies inside it.
 if not (Path(__file__).parent / "passes").is_dir():

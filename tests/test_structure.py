@@ -107,6 +107,24 @@ def test_only_the_manager_applies_patches(trees):
     assert set(users) == {"structopt_onnx/rewriting/manager.py"}
 
 
+# The terminal is the command line's; what a child process says to its parent is a protocol.
+_SPEAKERS = {"cli", "__main__"}
+_CHILDREN = {"runtime/providers/execution.py"}
+
+
+def test_the_library_writes_to_no_standard_stream(trees):
+    speaking = set()
+    for path, tree in trees.items():
+        for node in ast.walk(tree):
+            prints = isinstance(node, ast.Name) and node.id == "print"
+            stream = isinstance(node, ast.Attribute) and node.attr in {"stdout", "stderr"}
+            if prints or (stream and isinstance(node.value, ast.Name) and node.value.id == "sys"):
+                speaking.add(path)
+    others = {path for path in speaking if _room(path) not in _SPEAKERS}
+    assert {path.relative_to(_ROOT).as_posix() for path in others} == _CHILDREN
+    assert {_room(path) for path in speaking} >= {"cli"}
+
+
 # Calls that edit a graph of onnx_ir.
 _EDITS = {
     "insert_before",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from structopt_onnx.api.bench import Bench, prepare
 from structopt_onnx.api.exact import first_bad
 from structopt_onnx.api.inputs import Opened, open_source, sample_report, samples_for
+from structopt_onnx.api.progress import logged
 from structopt_onnx.api.replay import RECORD_KEY, Replay, ReplayRecord, decode, digest, fingerprint
 from structopt_onnx.errors import DataError, UsageError
 from structopt_onnx.validation.models import ModelValidation, validate_models
@@ -121,7 +122,9 @@ def bisect(
         raise UsageError(
             f"{made.name}: lossy rewrites were fitted to {_data(record)}; give it as calibration"
         )
-    bench = prepare(source, options, None if record.data.synthetic else calibration, progress)
+    bench = prepare(
+        source, options, None if record.data.synthetic else calibration, logged(progress)
+    )
     if record.data.fingerprint and fingerprint(bench.samples) != record.data.fingerprint:
         raise DataError(
             f"{bench.samples.origin}: is not what {made.name} was made with, {_data(record)}"

@@ -10,6 +10,7 @@ from structopt_onnx.api.exact import ExactStage
 from structopt_onnx.api.inputs import sample_report
 from structopt_onnx.api.options import OptimizeOptions
 from structopt_onnx.api.plan_report import metric_report
+from structopt_onnx.api.progress import logged
 from structopt_onnx.api.sites import Site, collect_sites
 from structopt_onnx.errors import UsageError
 from structopt_onnx.report.plan_record import KeepReport, PlanReport
@@ -73,7 +74,7 @@ def explain(
         checked = OptimizeOptions(**options)
     except TypeError as error:
         raise UsageError(str(error).replace("OptimizeOptions.__init__()", "explain")) from None
-    bench = prepare(source, checked, calibration, progress)
+    bench = prepare(source, checked, calibration, logged(progress))
     manager = bench.manager()
     with bench.clock.stage("exact passes"):
         model = manager.run(bench.model.clone(), bench.exact_steps)

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from structopt_onnx.api.optimize import optimize
+from structopt_onnx.api.progress import logged
 from structopt_onnx.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def export(
     settings |= {"dynamic_shapes": dynamic_shapes} if dynamo else {"dynamic_axes": dynamic_axes}
     if dynamo and dynamic_axes is not None:
         raise UsageError("dynamic_axes is for dynamo=False; give dynamic_shapes")
-    progress("export")
+    logged(progress)("export")
     source = _exported(module, tuple(args), dict(kwargs or {}), settings, dynamo=dynamo)
     return optimize(source, output, calibration=calibration, progress=progress, **options)
 

@@ -12,6 +12,7 @@ from structopt_onnx.api.exact import run_exact
 from structopt_onnx.api.inputs import sample_report
 from structopt_onnx.api.multiples import with_measured_multiples
 from structopt_onnx.api.options import OptimizeOptions
+from structopt_onnx.api.progress import logged
 from structopt_onnx.api.recover import planned, require_torch
 from structopt_onnx.api.remarks import notes, warnings
 from structopt_onnx.api.replay_record import RECORD_KEY, encode
@@ -94,6 +95,7 @@ def optimize(
         raise UsageError(str(error).replace("OptimizeOptions.__init__()", "optimize")) from None
     if checked.recover:
         require_torch()
+    progress = logged(progress)
     checked = with_measured_multiples(checked, progress)
     bench = prepare(source, checked, calibration, progress, executor)
     before = bench.size(bench.model, bench.reference, bench.shapes)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import onnx
 
 from structopt_onnx.api.inputs import Opened, open_source, samples_for
+from structopt_onnx.api.progress import logged
 from structopt_onnx.api.provider_rows import provider_row, with_times
 from structopt_onnx.errors import ModelError, UsageError
 from structopt_onnx.model.loading import load
@@ -146,8 +147,9 @@ def compare_providers(
     cases = [_prepared(one, feeds, libraries) for one in opened]
     rows: list[ProviderRow] = []
     comparisons: dict[str, Comparison] = {}
+    say = logged(progress)
     for number, one in enumerate(wanted):
-        progress(f"{one.spec.name} {number + 1}/{len(wanted)}")
+        say(f"{one.spec.name} {number + 1}/{len(wanted)}")
         found = [
             provider_row(case, one.spec, one.folder, model.name)
             for case, model in zip(cases, opened, strict=True)

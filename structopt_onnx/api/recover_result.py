@@ -10,6 +10,7 @@ from structopt_onnx.api.deliver import Candidate, deliver
 from structopt_onnx.api.exact import run_exact
 from structopt_onnx.api.inputs import Opened, samples_for
 from structopt_onnx.api.lossy import LossyStage
+from structopt_onnx.api.progress import logged
 from structopt_onnx.api.recover import recovered, require_torch
 from structopt_onnx.api.replay_record import RECORD_KEY
 from structopt_onnx.errors import UsageError, ValidationFailed
@@ -60,7 +61,7 @@ def recover(
     if known is None or plan is None or plan.final_error is None:
         raise UsageError("recover needs a result of optimize with lossy rewrites in it")
     options = replace(known.options, recover=True, recover_minutes=minutes)
-    bench = replace(known, options=options, progress=progress, clock=Clock())
+    bench = replace(known, options=options, progress=logged(progress), clock=Clock())
     if calibration is not None:
         opened = Opened(bench.name, bench.model, bench.reference)
         samples = samples_for(
