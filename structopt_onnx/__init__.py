@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from structopt_onnx.api.optimize import optimize
     from structopt_onnx.api.options import OptimizeOptions
     from structopt_onnx.api.providers import compare_providers, providers
+    from structopt_onnx.api.recipe import read_recipe
     from structopt_onnx.api.recover_result import recover
     from structopt_onnx.api.result import Result
     from structopt_onnx.api.validate import ValidationReport, validate
@@ -77,6 +78,7 @@ __all__ = [
     "inspect",
     "optimize",
     "providers",
+    "read_recipe",
     "recover",
     "to_scipy",
     "validate",
@@ -105,6 +107,7 @@ _MODULES = {
     "inspect": "api.inspect",
     "optimize": "api.optimize",
     "providers": "api.providers",
+    "read_recipe": "api.recipe",
     "recover": "api.recover_result",
     "to_scipy": "model.scipy_matrices",
     "validate": "api.validate",

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 from structopt_onnx.api.bench import Bench, prepare
 from structopt_onnx.api.exact import ExactStage
 from structopt_onnx.api.inputs import sample_report
-from structopt_onnx.api.options import OptimizeOptions
 from structopt_onnx.api.plan_report import metric_report
 from structopt_onnx.api.progress import logged
+from structopt_onnx.api.recipe import recipe_text, run_options
 from structopt_onnx.api.sites import Site, collect_sites
-from structopt_onnx.errors import UsageError
 from structopt_onnx.report.plan_record import KeepReport, PlanReport
 from structopt_onnx.report.record import Report
 from structopt_onnx.rewriting.pipeline import pipeline_text
@@ -21,6 +20,7 @@ from structopt_onnx.runtime.machine import current
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from structopt_onnx.calibration.samples import Samples
     from structopt_onnx.model.loading import Source
@@ -33,6 +33,7 @@ def explain(
     source: Source,
     *,
     calibration: Any | None = None,  # noqa: ANN401 - a path, a factory, arrays or feeds
+    recipe: str | Path | None = None,
     progress: Callable[[str], None] = lambda _: None,
     **options: Any,  # noqa: ANN401 - the fields of OptimizeOptions
 ) -> Report:
@@ -48,6 +49,8 @@ def explain(
         Path, bytes, `onnx.ModelProto` or `onnx_ir.Model`; never changed.
     calibration
         Sample inputs: an npz file, a folder, ``module:factory``, arrays by input name, or feeds.
+    recipe
+        Options from a TOML file or a preset (see `read_recipe`); what is given here wins.
     progress
         Called with a line about what happens now.
     **options
@@ -70,10 +73,7 @@ def explain(
     InternalError
         For a bug in a pass.
     """
-    try:
-        checked = OptimizeOptions(**options)
-    except TypeError as error:
-        raise UsageError(str(error).replace("OptimizeOptions.__init__()", "explain")) from None
+    checked, calibration = run_options("explain", recipe, calibration, options)
     bench = prepare(source, checked, calibration, logged(progress))
     manager = bench.manager()
     with bench.clock.stage("exact passes"):
@@ -90,6 +90,7 @@ def explain(
         source=bench.name,
         output=None,
         options=checked.record(),
+        recipe=recipe_text(checked, calibration),
         pipeline=pipeline_text(checked.steps()),
         machine=current(),
         before=bench.size(bench.model, bench.reference, bench.shapes),

@@ -59,7 +59,7 @@ def export(
     progress
         Called with a line about what happens now.
     **options
-        Fields of `OptimizeOptions`, such as ``max_error=0.05``.
+        Fields of `OptimizeOptions`, such as ``max_error=0.05``, and the `recipe` of `optimize`.
 
     Returns
     -------

@@ -11,15 +11,15 @@ from structopt_onnx.api.estimate import estimate
 from structopt_onnx.api.exact import run_exact
 from structopt_onnx.api.inputs import sample_report
 from structopt_onnx.api.multiples import with_measured_multiples
-from structopt_onnx.api.options import OptimizeOptions
 from structopt_onnx.api.progress import logged
+from structopt_onnx.api.recipe import recipe_text, run_options
 from structopt_onnx.api.recover import planned, require_torch
 from structopt_onnx.api.remarks import notes, warnings
 from structopt_onnx.api.replay_record import RECORD_KEY, encode
 from structopt_onnx.api.reproducer import reproducible
 from structopt_onnx.api.result import Result
 from structopt_onnx.api.speed import without_slow_steps
-from structopt_onnx.errors import UsageError, ValidationFailed
+from structopt_onnx.errors import ValidationFailed
 from structopt_onnx.report.record import EstimateRow, Report, Size
 from structopt_onnx.rewriting.pipeline import pipeline_text
 from structopt_onnx.rewriting.record import RewriteRecord
@@ -47,6 +47,7 @@ def optimize(
     output: str | Path | None = None,
     *,
     calibration: Any | None = None,  # noqa: ANN401 - a path, a factory, arrays or feeds
+    recipe: str | Path | None = None,
     progress: Callable[[str], None] = lambda _: None,
     executor: Executor | None = None,
     **options: Any,  # noqa: ANN401 - the fields of OptimizeOptions
@@ -61,6 +62,8 @@ def optimize(
         Where to write; may be the source itself. None writes nothing.
     calibration
         Sample inputs: an npz file, a folder, ``module:factory``, arrays by input name, or feeds.
+    recipe
+        Options from a TOML file or a preset (see `read_recipe`); what is given here wins.
     progress
         Called with a line about what happens now.
     executor
@@ -89,21 +92,18 @@ def optimize(
     InternalError
         For a bug in a pass.
     """
-    try:
-        checked = OptimizeOptions(**options)
-    except TypeError as error:
-        raise UsageError(str(error).replace("OptimizeOptions.__init__()", "optimize")) from None
-    if checked.recover:
+    given, calibration = run_options("optimize", recipe, calibration, options)
+    if given.recover:
         require_torch()
     progress = logged(progress)
-    checked = with_measured_multiples(checked, progress)
+    checked = with_measured_multiples(given, progress)
     bench = prepare(source, checked, calibration, progress, executor)
     before = bench.size(bench.model, bench.reference, bench.shapes)
     with reproducible(bench):
-        return _run(bench, before, output)
+        return _run(bench, before, output, recipe_text(given, calibration))
 
 
-def _run(bench: Bench, before: Size, output: str | Path | None) -> Result:
+def _run(bench: Bench, before: Size, output: str | Path | None, recipe: str) -> Result:
     checked = bench.options
     exact = run_exact(bench)
     plan: PlanReport | None = None
@@ -135,6 +135,7 @@ def _run(bench: Bench, before: Size, output: str | Path | None) -> Result:
         source=bench.name,
         output=None if output is None else str(output),
         options=checked.record(),
+        recipe=recipe,
         pipeline=pipeline_text(checked.steps()),
         machine=current(),
         before=before,

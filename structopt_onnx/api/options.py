@@ -133,6 +133,7 @@ class OptimizeOptions:
             raise UsageError(f"target is one of {', '.join(TARGETS)}, not '{self.target}'")
         for name, least in (
             ("threads", 1),
+            ("seed", 0),
             ("tolerate", 0),
             ("benchmark_seconds", 0),
             ("cost_seconds", 0),

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import typer  # noqa: TC002 - typer reads annotations
 
 import structopt_onnx
-from structopt_onnx.cli import budget_options, options
+from structopt_onnx.cli import budget_options, options, recipes
 from structopt_onnx.cli.files import check_reports
 from structopt_onnx.cli.terminal import Terminal
 from structopt_onnx.report.text import render
 from structopt_onnx.report.writing import write_report
-
-if TYPE_CHECKING:
-    import typer
 
 _EPILOG = """\b
 Examples:
@@ -24,8 +21,10 @@ Examples:
 
 
 def explain(
+    context: typer.Context,
     source: options.Source,
     *,
+    recipe: recipes.Recipe = None,
     max_error: budget_options.MaxError = None,
     calibration: options.Calibration = None,
     minimize: options.Minimized = options.Minimize.TIME,
@@ -51,26 +50,26 @@ def explain(
     """
     terminal = Terminal(json, quiet)
     check_reports(report or (), source)
+    settings = {
+        "calibration": calibration,
+        "passes": passes,
+        "max_error": max_error,
+        "minimize": minimize.value,
+        "sparse_format": None if sparse_format is None else sparse_format.value,
+        "target": target,
+        "only": tuple(only or ()),
+        "skip": tuple(skip or ()),
+        "seed": seed,
+        "threads": threads,
+        "time_limit": time_limit,
+        "max_memory": max_memory,
+        "libraries": tuple(library or ()),
+        "allow_synthetic": allow_synthetic,
+        "fuel": fuel,
+    }
+    chosen = recipes.given(context, settings, recipe)
     with terminal.progress("explaining") as say:
-        found = structopt_onnx.explain(
-            source,
-            calibration=calibration,
-            progress=say,
-            passes=passes,
-            max_error=max_error,
-            minimize=minimize.value,
-            sparse_format=None if sparse_format is None else sparse_format.value,
-            target=target,
-            only=tuple(only or ()),
-            skip=tuple(skip or ()),
-            seed=seed,
-            threads=threads,
-            time_limit=time_limit,
-            max_memory=max_memory,
-            libraries=tuple(library or ()),
-            allow_synthetic=allow_synthetic,
-            fuel=fuel,
-        )
+        found = structopt_onnx.explain(source, progress=say, **chosen)
     for path in report or ():
         write_report(path, found)
     terminal.tell(found, lambda: render(found))

@@ -9,7 +9,7 @@ import typer
 
 import structopt_onnx
 from structopt_onnx.calibration.functions import importable, load_function, told
-from structopt_onnx.cli import budget_options, options
+from structopt_onnx.cli import budget_options, options, recipes
 from structopt_onnx.cli.files import refuse_dash
 from structopt_onnx.cli.terminal import Terminal
 from structopt_onnx.errors import UsageError
@@ -33,9 +33,11 @@ Factory = Annotated[
 
 
 def export(
+    context: typer.Context,
     factory: Factory,
     output: options.Output,
     *,
+    recipe: recipes.Recipe = None,
     max_error: budget_options.MaxError = None,
     keep: budget_options.Keep = None,
     recover: budget_options.Recover = False,
@@ -60,19 +62,20 @@ def export(
         given = _given(factory, load_function(factory, "return a module and its example inputs"))
         if calibration is not None:
             given["calibration"] = calibration
+        settings = {
+            "max_error": max_error,
+            "keep": keep,
+            "recover": recover,
+            "recover_minutes": recover_minutes,
+            "minimize": minimize.value,
+            "target": target,
+            "benchmark": benchmark,
+            "seed": seed,
+            "threads": threads,
+        }
+        chosen = recipes.given(context, settings, recipe) | given
         with terminal.progress("exporting") as say:
-            settings: dict[str, Any] = {
-                "max_error": max_error,
-                "keep": keep,
-                "recover": recover,
-                "recover_minutes": recover_minutes,
-                "minimize": minimize.value,
-                "target": target,
-                "benchmark": benchmark,
-                "seed": seed,
-                "threads": threads,
-            }
-            result = structopt_onnx.export(**settings | given, output=output, progress=say)
+            result = structopt_onnx.export(**chosen, output=output, progress=say)
     terminal.tell(result.report, lambda: render(result.report))
 
 

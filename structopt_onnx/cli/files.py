@@ -25,6 +25,31 @@ def refuse_dash(path: Path) -> None:
         raise UsageError("-: a model is not written to standard output; name a file, or ./-")
 
 
+def check_recipe(path: Path | None, *others: Path) -> None:
+    """Refuse a recipe that could not be written, before the long work begins.
+
+    Parameters
+    ----------
+    path
+        Where the recipe shall go.
+    others
+        Files of the same command that it must not replace.
+
+    Raises
+    ------
+    UsageError
+        When it is a folder, lies in none, or is one of the others.
+    """
+    if path is None:
+        return
+    if path.is_dir():
+        raise UsageError(f"{path}: --write-recipe needs a file, and this is a folder")
+    if not path.parent.is_dir():
+        raise UsageError(f"{path}: no such folder for --write-recipe")
+    if any(path.resolve() == other.resolve() for other in others):
+        raise UsageError(f"{path}: --write-recipe would replace another file of this command")
+
+
 def check_reports(paths: Iterable[Path], *others: Path) -> None:
     """Refuse reports that could not be written, before the long work begins.
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import typer  # noqa: TC002 - typer reads annotations
 
 import structopt_onnx
-from structopt_onnx.cli import budget_options, options
-from structopt_onnx.cli.files import check_plots, check_reports, refuse_dash
+from structopt_onnx.cli import budget_options, options, recipes
+from structopt_onnx.cli.files import check_plots, check_recipe, check_reports, refuse_dash
 from structopt_onnx.cli.terminal import Terminal
 from structopt_onnx.report.text import render
-from structopt_onnx.report.writing import write_plots, write_report
-
-if TYPE_CHECKING:
-    import typer
+from structopt_onnx.report.writing import write_plots, write_report, write_text
 
 _EPILOG = """\b
 Examples:
@@ -26,13 +23,17 @@ Examples:
   structopt-onnx optimize model.onnx small.onnx --passes share-initializers --no-benchmark
   structopt-onnx optimize model.onnx model.onnx --skip '/decoder/*' --report report.json
   structopt-onnx optimize in.onnx out.onnx --report report.html --report report.md
+  structopt-onnx optimize in.onnx out.onnx --recipe small --calibration s.npz --max-error 0.01
+  structopt-onnx optimize in.onnx out.onnx --recipe in.toml --write-recipe out.toml
 """
 
 
 def optimize(
+    context: typer.Context,
     source: options.Source,
     output: options.Output,
     *,
+    recipe: recipes.Recipe = None,
     max_error: budget_options.MaxError = None,
     metric: budget_options.Metric = None,
     max_drop: budget_options.MaxDrop = None,
@@ -57,6 +58,7 @@ def optimize(
     benchmark_seconds: options.BenchmarkSeconds = 20.0,
     cost_seconds: options.CostSeconds = 20.0,
     external_data: options.ExternalData = None,
+    write_recipe: recipes.WriteRecipe = None,
     report: options.ReportFiles = None,
     plots: options.PlotFolder = None,
     json: options.Json = False,
@@ -74,42 +76,44 @@ def optimize(
     refuse_dash(output)
     check_reports(report or (), source, output)
     check_plots(plots)
+    check_recipe(write_recipe, source, output, *(report or ()))
+    settings = {
+        "calibration": calibration,
+        "passes": passes,
+        "max_error": max_error,
+        "metric": metric,
+        "max_drop": max_drop,
+        "keep": keep,
+        "refit": refit,
+        "recover": recover,
+        "recover_minutes": recover_minutes,
+        "minimize": minimize.value,
+        "tolerate": tolerate,
+        "sparse_format": None if sparse_format is None else sparse_format.value,
+        "target": target,
+        "only": tuple(only or ()),
+        "skip": tuple(skip or ()),
+        "seed": seed,
+        "threads": threads,
+        "benchmark": benchmark,
+        "benchmark_seconds": benchmark_seconds,
+        "cost_seconds": cost_seconds,
+        "time_limit": time_limit,
+        "max_memory": max_memory,
+        "libraries": tuple(library or ()),
+        "allow_synthetic": allow_synthetic,
+        "fuel": fuel,
+        "external_data": external_data,
+    }
+    chosen = recipes.given(context, settings, recipe)
     with terminal.progress("optimizing") as say:
-        result = structopt_onnx.optimize(
-            source,
-            output,
-            calibration=calibration,
-            progress=say,
-            passes=passes,
-            max_error=max_error,
-            metric=metric,
-            max_drop=max_drop,
-            keep=keep,
-            refit=refit,
-            recover=recover,
-            recover_minutes=recover_minutes,
-            minimize=minimize.value,
-            tolerate=tolerate,
-            sparse_format=None if sparse_format is None else sparse_format.value,
-            target=target,
-            only=tuple(only or ()),
-            skip=tuple(skip or ()),
-            seed=seed,
-            threads=threads,
-            benchmark=benchmark,
-            benchmark_seconds=benchmark_seconds,
-            cost_seconds=cost_seconds,
-            time_limit=time_limit,
-            max_memory=max_memory,
-            libraries=tuple(library or ()),
-            allow_synthetic=allow_synthetic,
-            fuel=fuel,
-            external_data=external_data,
-        )
+        result = structopt_onnx.optimize(source, output, progress=say, **chosen)
     for path in report or ():
         write_report(path, result.report)
     if plots is not None:
         write_plots(plots, result.report)
+    if write_recipe is not None:
+        write_text(write_recipe, result.report.recipe)
     terminal.tell(result.report, lambda: render(result.report))
 
 

@@ -42,6 +42,8 @@ def to_json(record: object) -> str:
             Names of the model read and the file written; ``output`` is null when none was.
         ``options``, ``pipeline``
             Options as given, by name; all steps as pipeline text.
+        ``recipe``
+            The options and the path of the calibration data as TOML, for ``--recipe``.
         ``before``, ``after``
             ``file_bytes``, ``cost`` (parameters, bytes, macs, nodes, predicted seconds), and nodes
             by name as ``operators``.

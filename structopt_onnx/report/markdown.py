@@ -79,6 +79,9 @@ def _lines(report: Report, providers: Sequence[ProviderRow]) -> Iterator[str]:
     where = f"structopt-onnx {report.version}, {machine.os}, Python {machine.python}"
     yield from ("", "### Run", "")
     yield from _bullets([inputs_line(report.samples, "--calibration"), *notes, where])
+    if report.recipe:
+        # Every line of it begins with a key or a #: nothing in it ends the fence.
+        yield from ("", "### Recipe", "", "```toml", *report.recipe.splitlines(), "```")
 
 
 def _section(title: str, grid: Grid, lines: Iterable[str] = ()) -> Iterator[str]:

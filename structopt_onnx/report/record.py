@@ -133,6 +133,8 @@ class Report:
         Anything else the user should know, a line each.
     seconds
         Wall time per stage.
+    recipe
+        The options and the calibration data as TOML that `optimize` takes as a recipe.
     schema, version
         Versions of the JSON form and of this package.
     """
@@ -158,6 +160,7 @@ class Report:
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
+    recipe: str = ""
     schema: int = SCHEMA
     version: str = __version__
 

@@ -73,7 +73,7 @@ def write_report(path: Path, report: Report, providers: Sequence[ProviderRow] = 
 
 
 def write_text(path: Path, text: str) -> Path:
-    """Write a rendered report.
+    """Write a rendered report, or a recipe.
 
     Raises
     ------
@@ -83,7 +83,7 @@ def write_text(path: Path, text: str) -> Path:
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise UsageError(f"{path}: the report can't be written: {error.strerror}") from error
+        raise UsageError(f"{path}: can't be written: {error.strerror}") from error
     return path
 
 

@@ -27,7 +27,11 @@ def test_all_is_the_public_api():
         "Bisection", "Bundle", "Comparison", "DensifyResult", "Inspection", "OptimizeOptions",
         "ProviderList", "ProviderTable", "Report", "Result", "ValidationReport",
     }  # fmt: skip
-    assert set(so.__all__) == commands | raised | results | {"from_scipy", "to_scipy"}
+    assert set(so.__all__) == commands | raised | results | {
+        "from_scipy",
+        "to_scipy",
+        "read_recipe",
+    }
     assert set(so.__all__) <= set(dir(so))
     assert list(so.__all__) == sorted(so.__all__)
 

@@ -31,7 +31,7 @@ def program(*words: str, **environment: str) -> subprocess.CompletedProcess:
 
 @pytest.mark.parametrize(
     ("line", "completed"),
-    [("structopt-onnx opt", "optimize"), ("structopt-onnx optimize --min", "--minimize")],
+    [("structopt-onnx opt", "optimize"), ("structopt-onnx optimize --write", "--write-recipe")],
 )
 def test_commands_and_options_are_completed(line, completed):
     done = program(

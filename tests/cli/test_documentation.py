@@ -90,6 +90,18 @@ def test_no_option_is_named_that_is_not_there():
     assert ("README.md", "--max-error") in named
 
 
+def test_recipes_in_the_pages_are_valid(tmp_path):
+    pages = [
+        path for path in WRITTEN if path.name != "write_a_pass.md"
+    ]  # that has a pyproject.toml
+    recipes = [body for path in pages for body in blocks(path, "toml")]
+    assert recipes
+    for number, body in enumerate(recipes):
+        path = tmp_path / f"{number}.toml"
+        path.write_text(body, encoding="utf-8")
+        assert so.read_recipe(path)
+
+
 @pytest.fixture
 def workplace(tmp_path, monkeypatch) -> Path:
     """A folder with the models of the README, and those that code blocks take for granted."""

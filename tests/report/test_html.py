@@ -231,3 +231,11 @@ def test_many_sites_are_folded_behind_the_first(make):
     assert "w15" in before
     assert "w16 factor-matmul kept" not in before
     assert "w29 factor-matmul kept" in folded
+
+
+def test_the_recipe_can_be_copied_as_it_is(make):
+    recipe = f'# structopt-onnx 1\nonly = ["a -> b", "{EVIL}"]\nseed = 0\n'
+    page = render_html(replace(make.lossy(), recipe=recipe))
+    assert EVIL not in page
+    assert recipe in read(page).words
+    assert "Recipe" not in text(render_html(make.lossy()))

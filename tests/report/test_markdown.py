@@ -36,3 +36,11 @@ def test_long_tables_are_cut(make):
     assert "| w19 |" in found
     assert "| w20 |" not in found
     assert "and 10 more" in found
+
+
+def test_the_recipe_is_a_block_that_nothing_in_it_ends(make):
+    recipe = '# structopt-onnx 1\nonly = ["```", "a -> b", "@me <b>"]\n'
+    found = render_markdown(replace(make.lossy(), recipe=recipe))
+    assert found.endswith(f"\n### Recipe\n\n```toml\n{recipe}```\n")
+    assert sum(line.startswith("```") for line in found.splitlines()) == 2
+    assert "### Recipe" not in render_markdown(make.lossy())
