@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import shutil
@@ -30,6 +31,7 @@ GENERATED = ROOT / "docs" / "passes"
 WRITTEN = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 EVERY = [*WRITTEN, *sorted(GENERATED.glob("*.md"))]
 _FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_YAML_KEY = re.compile(r"^ *(?:(?:- )?(?:run|entry): )?")
 _OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
 # Of a program's other than this one's.
 _FOREIGN = re.compile(r"\b(?:pip|git|python -m (?:build|pytest)|pytest|ruff|jq)\b")
@@ -42,10 +44,11 @@ def blocks(path: Path, language: str) -> list[str]:
 
 def commands(path: Path) -> list[list[str]]:
     """Words after the program's name, of every command line in a page."""
+    bodies = "".join([*blocks(path, "sh"), *blocks(path, "yaml")]).replace("\\\n", " ")
+    lines = [_YAML_KEY.sub("", line) for line in bodies.splitlines()]
     return [
         shlex.split(re.split(r" [|>] ", line)[0])[1:]
-        for body in blocks(path, "sh")
-        for line in body.replace("\\\n", " ").splitlines()
+        for line in lines
         if Path(line.partition(" ")[0]).name == "structopt-onnx"
     ]
 
@@ -88,6 +91,17 @@ def test_no_option_is_named_that_is_not_there():
     }
     assert {(page, option) for page, option in named if option not in known} == set()
     assert ("README.md", "--max-error") in named
+
+
+@pytest.mark.usefixtures("in_tmp_path")
+def test_the_hook_is_accepted_with_the_arguments_of_the_page(run, calls):
+    hook = (ROOT / ".pre-commit-hooks.yaml").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "ci.md").read_text(encoding="utf-8")
+    name = re.search(r"^- id: (\S+)$", hook, re.MULTILINE)[1]
+    entry = re.search(r"^  entry: structopt-onnx (.+)$", hook, re.MULTILINE)[1]
+    arguments = json.loads(re.search(rf"- id: {name}\n +args: (\[.+\])$", page, re.MULTILINE)[1])
+    assert run(*entry.split(), *arguments).code == 0
+    assert "validate" in calls
 
 
 def test_recipes_in_the_pages_are_valid(tmp_path):
