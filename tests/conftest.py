@@ -43,3 +43,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="run every model that the onnx package carries, not a sample",
     )
+    parser.addoption(
+        "--front-ends",
+        action="store_true",
+        help="export models from the heavy front ends that are installed: Keras, JAX, Paddle, ...",
+    )
