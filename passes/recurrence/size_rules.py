@@ -209,6 +209,36 @@ def _reshape(node: ir.Node, inputs: Shapes, contents: Elements) -> list[Dims | N
     return [tuple(rest_of(shape, wanted) if w == -1 else w for w in wanted)]
 
 
+def _windowed(node: ir.Node, inputs: Shapes, contents: Elements) -> list[Dims | None]:
+    """Follow a convolution or a pool: channels as its weight has them, positions by arithmetic."""
+    del contents
+    batch, channels, *sizes = inputs[0]
+    if node.op_type == "Conv":
+        channels, _, *window = inputs[1]
+    else:
+        window = list(node.attributes["kernel_shape"].as_ints())
+    rank = len(sizes)
+    strides, dilations = (_ints(node, name, [1] * rank) for name in ("strides", "dilations"))
+    pads = _ints(node, "pads", [0] * (2 * rank))
+    named = "auto_pad" in node.attributes
+    padding = node.attributes["auto_pad"].as_string() if named else "NOTSET"
+    made: list[Dim] = []
+    for k, (size, taps) in enumerate(zip(sizes, window, strict=True)):
+        if not isinstance(size, int) or not isinstance(taps, int):
+            made.append(Unknown())
+        elif padding.startswith("SAME"):
+            made.append(-(-size // strides[k]))
+        else:
+            free = size + pads[k] + pads[rank + k] - (taps - 1) * dilations[k] - 1
+            whole = free % strides[k] == 0 or not _int(node, "ceil_mode", 0)
+            made.append(free // strides[k] + 1 if whole else Unknown())
+    return [(batch, channels, *made)] * len(node.outputs)
+
+
+def _ints(node: ir.Node, name: str, default: list[int]) -> list[int]:
+    return list(node.attributes[name].as_ints()) if name in node.attributes else default
+
+
 def _recurrent(node: ir.Node, inputs: Shapes, contents: Elements) -> list[Dims | None]:
     del contents
     steps, batch, _ = inputs[0]
@@ -235,7 +265,11 @@ def _shape(node: ir.Node, inputs: Shapes, contents: Elements) -> list[Dims | Non
     return [(len(inputs[0][start:end]),)]
 
 
-_NEEDED = {"Gather": 2, "Gemm": 2, "MatMul": 2, "RNN": 3, "GRU": 3, "LSTM": 3, "ConstantOfShape": 0}
+_NEEDED = {
+    **dict.fromkeys(("Gather", "Gemm", "MatMul", "Conv"), 2),
+    **dict.fromkeys(("RNN", "GRU", "LSTM"), 3),
+    "ConstantOfShape": 0,
+}
 _RULES: dict[str, Callable[[ir.Node, Shapes, Elements], list[Dims | None]]] = {
     "Gemm": _gemm,
     "MatMul": _matmul,
@@ -251,4 +285,5 @@ _RULES: dict[str, Callable[[ir.Node, Shapes, Elements], list[Dims | None]]] = {
     "ConstantOfShape": _constant_of_shape,
     "Shape": _shape,
     **dict.fromkeys(("RNN", "GRU", "LSTM"), _recurrent),
+    **dict.fromkeys(("Conv", "MaxPool", "AveragePool"), _windowed),
 }
