@@ -34,6 +34,7 @@ from structopt_onnx.passes.low_rank.factor_matmul import FactorMatmul
 from structopt_onnx.passes.low_rank.factor_recurrent_input import FactorRecurrentInput
 from structopt_onnx.passes.low_rank.narrow_embedding import NarrowEmbedding
 from structopt_onnx.passes.recurrence.fuse_recurrent_loop import FuseRecurrentLoop
+from structopt_onnx.passes.recurrence.merge_recurrent_input import MergeRecurrentInput
 from structopt_onnx.passes.recurrence.reroll_recurrence import RerollRecurrence
 from structopt_onnx.passes.recurrence.simplify_recurrent_plumbing import SimplifyRecurrentPlumbing
 from structopt_onnx.passes.recurrence.tie_recurrent_weights import TieRecurrentWeights
@@ -61,6 +62,7 @@ OWN: tuple[type[Step], ...] = (
     FoldWeightLayout,
     FuseRecurrentLoop,
     SimplifyRecurrentPlumbing,
+    MergeRecurrentInput,
     UnrollRecurrence,
     ShareSubexpressions,
     CancelTransposes,

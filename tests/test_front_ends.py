@@ -36,7 +36,7 @@ FIRES = {
     "mxnet-style": {"fold-batchnorm"},
     "cntk-style": {"fold-weight-layout", "fold-affine"},
     "keras-tensorflow": {"simplify-recurrent-plumbing"},
-    "keras-torch": {"remove-identities", "cancel-transposes", "fold-affine"},
+    "keras-torch": {"reroll-recurrence", "merge-recurrent-input", "cancel-transposes"},
     "tensorflow": {"simplify-recurrent-plumbing"},
     "jax": {"cancel-transposes", "fold-affine"},
     "paddle": {"fold-batchnorm"},
