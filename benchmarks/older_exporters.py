@@ -1,6 +1,6 @@
 """Models in the style of two exporters that are gone, written by hand, as digits_cnn is trained.
 
-MXNet and CNTK are no longer installable on a current Python, so these graphs are built here, node
+MXNet and CNTK were not installed for this: these graphs are built here by hand, node
 by node, after what their exporters wrote: opset 7 to 9, an IR in which initializers are graph
 inputs, a batch that is fixed at one. The mark of each style is named in its function.
 

@@ -10,6 +10,7 @@ PATH, the providers what `structopt-onnx providers` says.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import shutil
 import tempfile
 from pathlib import Path
@@ -29,12 +30,16 @@ def main() -> None:
     parser.add_argument("calibration", type=Path)
     parser.add_argument("--provider", action="append", metavar="NAME[=DIR]")
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        made = Path(folder) / given.model.name
-        report = so.optimize(given.model, made, calibration=given.calibration).report
+    # Names without folders are what a page should show.
+    model, made = given.model.name, f"{given.model.stem}_optimized.onnx"
+    data = shutil.copy(given.calibration, folder := tempfile.mkdtemp())
+    shutil.copy(given.model, folder)
+    with contextlib.chdir(folder):
+        report = so.optimize(model, made, calibration=Path(data).name).report
         table = so.compare_providers(
-            given.model, made, providers=given.provider or _PROVIDERS, data=given.calibration
+            model, made, providers=given.provider or _PROVIDERS, data=Path(data).name
         )
+    shutil.rmtree(folder)
     page = report.to_html(_DOCS / f"providers_{given.model.stem}.html", providers=table.rows)
     with sync_playwright() as driver:
         browser = driver.chromium.launch(
