@@ -135,6 +135,8 @@ def test_the_readme_s_commands_do_what_it_says(run, workplace):
     ran = []
     shipped = [w for w in commands(ROOT / "README.md") if w[1].startswith("models/")]
     for words in shipped:
+        if "--recover" in words and find_spec("torch") is None:
+            continue
         quick = ["--no-benchmark", "--cost-seconds", "0"] if words[0] == "optimize" else []
         done = run(*words, *quick)
         assert (done.code, done.err) == (0, ""), words
