@@ -118,6 +118,21 @@ def test_two_lines_behind_an_export_that_is_there(make, tmp_path):
     _agrees(tmp_path / "model.onnx", module, x)
 
 
+def test_every_layer_is_left_in_its_mode():
+    module = torch.nn.Sequential(
+        torch.nn.Linear(4, 4), torch.nn.BatchNorm1d(4), torch.nn.Dropout(0.5)
+    )
+    module.train()
+    module[1].eval()  # frozen
+    so.export(module, (torch.randn(2, 4),), **QUICK)
+    assert [layer.training for layer in module] == [True, False, True]
+    module.eval()
+    module[2].train()
+    report = so.export(module, (torch.randn(2, 4),), **QUICK).report
+    assert report.validation.passed
+    assert module[2].training
+
+
 def test_the_older_exporter_on_request(tmp_path):
     module, x = resnet()
     out = tmp_path / "out.onnx"
@@ -181,6 +196,9 @@ def test_the_command_calls_a_factory(tmp_path, monkeypatch, capsys):
             def wrong():
                 return 3
 
+            def greedy():
+                return {"module": torch.nn.Linear(8, 3), "args": (), "output": "mine.onnx"}
+
             def failing():
                 raise RuntimeError("no weights")
             """
@@ -189,7 +207,11 @@ def test_the_command_calls_a_factory(tmp_path, monkeypatch, capsys):
     assert main(["export", "export_me.py:pair", "out.onnx", "--no-benchmark", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["validation"]["passed"]
     onnx.checker.check_model("out.onnx")
-    for factory, told in (("wrong", "returned a int"), ("failing", "RuntimeError: no weights")):
+    for factory, told in (
+        ("wrong", "returned a int"),
+        ("greedy", "'output' is not for the factory"),
+        ("failing", "RuntimeError: no weights"),
+    ):
         assert main(["export", f"export_me.py:{factory}", "no.onnx"]) == 2
         assert told in capsys.readouterr().err
         assert not (tmp_path / "no.onnx").exists()

@@ -93,7 +93,8 @@ def pad(table: Table, node: ir.Node) -> str:
         plain = fill is not None and not fill.any()
         if not plain or (attribute is not None and attribute.as_float() != 0):
             held = table.unknown(lanes.size)
-        held = _lost(table, lanes.held, held)
+        else:
+            held = _lost(table, lanes.held, held)
         table.padded.append(lanes.ids[lanes.held.constant & ~lanes.held.zero])
     table.lanes[node.outputs[0]] = Lanes(lanes.axis, lanes.ids, held)
     return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -64,6 +65,11 @@ class Clock:
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - start
             return_freed()
+
+    def left(self) -> float:
+        """Return the seconds that are left of the user's limit; infinity without one."""
+        passed = time.monotonic() - self.started
+        return math.inf if self.limit is None else max(0.0, self.limit - passed)
 
     def over(self) -> bool:
         """Whether the user's time limit has passed."""

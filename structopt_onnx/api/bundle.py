@@ -155,13 +155,16 @@ def bundle(
     UsageError
         When there is something in the folder.
     """
-    target = Path(folder)
+    target = Path(folder).resolve()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UsageError(f"{target}: give a folder that does not exist, or an empty one")
     opened = open_source(source)
     samples = samples_for(opened, data, seed=seed, threads=threads, libraries=libraries)
     feeds = alike([samples[n] for n in range(min(len(samples), _FEEDS))], _FEEDS)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{folder}: can't be made: {error.strerror}") from error
     with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as name:
         made = Path(name) / "bundle"
         proto = _fixed(opened, feeds)
@@ -170,7 +173,7 @@ def bundle(
         known = {} if before is None else _known(before, feeds, Path(name), libraries)
         result = Bundle(
             source=opened.name,
-            folder=str(target),
+            folder=str(folder),
             files=tuple(
                 BundledFile(path.name, path.stat().st_size, _digest(path), errors.get(path.name))
                 for path in sorted(made.iterdir())
@@ -182,9 +185,9 @@ def bundle(
             before="" if before is None else _name(before),
         )
         _write_manifest(result, made)
-        if target.exists():
-            target.rmdir()
-        shutil.move(made, target)
+        target.mkdir(exist_ok=True)
+        for path in made.iterdir():
+            shutil.move(path, target)
     return result
 
 

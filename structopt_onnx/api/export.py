@@ -39,8 +39,8 @@ def export(
     Parameters
     ----------
     module
-        A `torch.nn.Module` or an exported program; exported in evaluation mode, and left in the
-        mode that it was in.
+        A `torch.nn.Module` or an exported program; exported in evaluation mode, and every
+        layer left in the mode that it was in.
     args, kwargs
         Example inputs, as `torch.onnx.export` takes them.
     output
@@ -98,11 +98,12 @@ def _exported(
 ) -> Source:
     import torch  # noqa: PLC0415 - takes seconds, and is no dependency
 
-    was_training = isinstance(module, torch.nn.Module) and module.training
+    layers = list(module.modules()) if isinstance(module, torch.nn.Module) else []
+    modes = [layer.training for layer in layers]
     held = io.BytesIO()
     try:
-        if was_training:
-            module.eval()
+        for layer in layers:
+            layer.training = False
         made = torch.onnx.export(
             module,
             args,
@@ -116,7 +117,7 @@ def _exported(
         first = str(error).strip().partition("\n")[0] or type(error).__name__
         raise ModelError(f"{type(module).__name__}: torch can't export it: {first}") from error
     finally:
-        if was_training:
-            module.train()
+        for layer, mode in zip(layers, modes, strict=True):
+            layer.training = mode
     source: Source = made.model if dynamo else held.getvalue()
     return source

@@ -16,7 +16,7 @@ from structopt_onnx.errors import UsageError
 from structopt_onnx.model.edit import Edit
 from structopt_onnx.model.exactness import Exactness
 from structopt_onnx.model.patch import Patch
-from structopt_onnx.report.plan_record import RecoveryReport
+from structopt_onnx.report.plan_record import PlanReport, RecoveryReport
 from structopt_onnx.rewriting.cost import Cost
 from structopt_onnx.rewriting.manager import Planned
 from structopt_onnx.rewriting.passes import Choice, Option, Pass, Refusal
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from structopt_onnx.api.bench import Bench
     from structopt_onnx.api.exact import ExactStage
+    from structopt_onnx.api.options import OptimizeOptions
     from structopt_onnx.calibration.samples import Samples
     from structopt_onnx.model.facts import Facts
     from structopt_onnx.model.scope import Scope
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 # A plan to be tuned may miss the limits by this factor.
 _LOOSER = 2.0
+_ROUNDING = "round-nonzeros"
 _TUNED_TYPES = (ir.DataType.FLOAT, ir.DataType.DOUBLE)
 
 
@@ -70,16 +72,28 @@ def planned(bench: Bench, exact: ExactStage) -> tuple[LossySearch, LossyStage]:
     What fine-tuning can win back is not known beforehand. So a plan for looser limits is made and
     tuned first, and taken when the final part is within the user's; else one for these is.
     """
-    options = bench.options
+    options, looks = bench.options, 0
     looser = options.loosened(_LOOSER)
     if options.recover and looser != options:
         search = LossySearch(replace(bench, options=looser), exact)
         stage = _tuned_stage(bench, exact, search)
-        if stage.plan and Judge(bench, search.parts[2]).measure(stage.model).within(options):
-            report = replace(stage.report, budget=options.max_error)
-            return search, replace(stage, report=report)
+        looks = stage.report.final_evaluations
+        if stage.plan:
+            looks += 1
+            if Judge(bench, search.parts[2]).measure(stage.model).within(options):
+                return search, replace(stage, report=_limits(stage.report, options, looks))
     search = LossySearch(bench, exact)
-    return search, _tuned_stage(bench, exact, search)
+    stage = _tuned_stage(bench, exact, search)
+    looks += stage.report.final_evaluations
+    return search, replace(stage, report=replace(stage.report, final_evaluations=looks))
+
+
+def _limits(report: PlanReport, options: OptimizeOptions, looks: int) -> PlanReport:
+    """Tell a looser plan by the user's limits."""
+    metric = report.metric
+    if metric is not None and options.max_drop is not None:
+        metric = replace(metric, max_drop=options.max_drop)
+    return replace(report, budget=options.max_error, metric=metric, final_evaluations=looks)
 
 
 def _tuned_stage(bench: Bench, exact: ExactStage, search: LossySearch) -> LossyStage:
@@ -110,7 +124,9 @@ def recovered(
     from structopt_onnx.recovery.call import NotDifferentiableError  # noqa: PLC0415 - needs torch
     from structopt_onnx.recovery.student import Student  # noqa: PLC0415 - likewise
 
-    names = touched(teacher, stage.model)
+    # What a codebook or a shorter type holds would not be in it any more.
+    held = {n for a in stage.manager.record.applied if a.step == _ROUNDING for n in a.site}
+    names = [name for name in touched(teacher, stage.model) if name not in held]
     nothing = RecoveryReport(len(names))
     if not names:
         return _told(stage, replace(nothing, stopped="the plan made no weight that can be tuned"))
@@ -135,15 +151,16 @@ def recovered(
     was, now = final.measure(stage.model), final.measure(done.model)
     report = replace(report, after=after.error, final_before=was.error, final_after=now.error)
     options = bench.options
+    looks = stage.report.final_evaluations + final.evaluations
     worse = now.error > was.error or (now.drop or 0.0) > (was.drop or 0.0)
     if not done.planned or (worse and not (now.within(options) and not was.within(options))):
-        return _told(stage, report)
+        return _told(stage, report, looks)
     plan = replace(
         stage.report,
         probe_error=after.error,
         predicted=after.error,
         final_error=now.error,
-        final_evaluations=stage.report.final_evaluations + final.evaluations,
+        final_evaluations=looks,
         recovery=replace(report, kept=True),
     )
     return LossyStage(done.model, done.manager, plan, (*stage.plan, *done.planned))
@@ -173,7 +190,7 @@ def written(weights: Mapping[str, Array]) -> Planned:
             if held is None or tuple(held.shape) != array.shape or not standing[name].uses():
                 return Refusal("superseded", "not what was tuned", name)
         readers = [use.node for name in sorted(weights) for use in standing[name].uses()]
-        data = {standing[name]: ir.tensor(array, name=name) for name, array in weights.items()}
+        data = {standing[name]: _like(standing[name], array) for name, array in weights.items()}
         title = f"fine-tuned {len(weights)} weights to the original's outputs"
         return Patch(title, readers[0], {scope: Edit(replace_data=data)})
 
@@ -207,11 +224,19 @@ def _tuned(
         teaching,
         fit,
         error,
-        pace=Pace(seconds=60 * options.recover_minutes),
+        pace=Pace(seconds=min(60 * options.recover_minutes, bench.clock.left())),
         seed=options.seed,
         threads=threads,
         progress=bench.progress,
     )
+
+
+def _like(value: ir.Value, array: Array) -> ir.TensorProtocol:
+    """Return new numbers that are saved as the old ones were, sparse ones too."""
+    tensor = ir.tensor(array, name=value.name)
+    if value.const_value is not None:
+        tensor.meta.update(value.const_value.meta)
+    return tensor
 
 
 def _hidden(teacher: ir.Model, model: ir.Model, names: Sequence[str]) -> list[str]:
@@ -233,5 +258,6 @@ def _same(a: ir.TensorProtocol | None, b: ir.TensorProtocol) -> bool:
     return a is not None and a.shape == b.shape and bool(np.array_equal(a.numpy(), b.numpy()))
 
 
-def _told(stage: LossyStage, report: RecoveryReport) -> LossyStage:
-    return replace(stage, report=replace(stage.report, recovery=report))
+def _told(stage: LossyStage, report: RecoveryReport, looks: int | None = None) -> LossyStage:
+    looks = stage.report.final_evaluations if looks is None else looks
+    return replace(stage, report=replace(stage.report, recovery=report, final_evaluations=looks))

@@ -87,8 +87,10 @@ def recover(
         delivery = deliver(
             bench, [candidate], parts[2], None, most_bytes=result.report.before.file_bytes
         )
-    except ValidationFailed:
-        return replace(result, report=replace(told, plan=plan))
+    except ValidationFailed as error:
+        tuned = stage.report.recovery
+        kept = None if tuned is None else replace(tuned, kept=False, stopped=str(error))
+        return replace(result, report=replace(told, plan=replace(plan, recovery=kept)))
     report = replace(
         told,
         after=delivery.size or told.after,

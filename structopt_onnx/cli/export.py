@@ -85,6 +85,9 @@ def _given(name: str, factory: Any) -> dict[str, Any]:  # noqa: ANN401 - the use
     except Exception as error:  # the user's code may raise anything
         raise UsageError(f"{name}: the factory failed: {told(error)}") from error
     if isinstance(found, dict) and {"module", "args"} <= set(found):
+        taken = {"output", "progress"} & set(found)
+        if taken:
+            raise UsageError(f"{name}: '{taken.pop()}' is not for the factory to give")
         return dict(found)
     if isinstance(found, tuple) and len(found) == 2:  # noqa: PLR2004 - a pair
         return {"module": found[0], "args": found[1]}

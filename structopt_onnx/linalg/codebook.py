@@ -32,6 +32,9 @@ def codebook(values: FloatArray, size: int) -> FloatArray:
         At most `size` values, float64, ascending.
     """
     ordered = np.sort(values)
+    different = np.unique(ordered)
+    if different.size <= size:
+        return different
     sums = np.concatenate([[0.0], np.cumsum(ordered)])
     counts, edges = np.histogram(ordered, bins=_BINS)
     shares = np.concatenate([[0.0], np.cumsum(np.cbrt(counts))])

@@ -129,6 +129,9 @@ class Student:
                 results = OPERATORS[node.op_type](call, inputs)
             except NotDifferentiableError as error:
                 raise NotDifferentiableError(f"node {node.name!r}: {error}") from None
+            except (RuntimeError, TypeError, KeyError) as error:  # torch's, of shapes and types
+                first = str(error).partition("\n")[0]
+                raise NotDifferentiableError(f"node {node.name!r}: {first}") from error
             several = [results] if isinstance(results, torch.Tensor) else results
             for output, result in zip(node.outputs, several, strict=False):
                 values[output.name or ""] = result

@@ -118,7 +118,23 @@ def tune(
     NotDifferentiableError
         When a node turns out not to be.
     """
+    before = torch.get_num_threads()
     torch.set_num_threads(threads)
+    try:
+        return _tune(student, teacher, samples, judge, pace, seed, progress)
+    finally:
+        torch.set_num_threads(before)
+
+
+def _tune(  # noqa: PLR0917 - those of `tune`
+    student: Student,
+    teacher: Session,
+    samples: Samples,
+    judge: Callable[[Mapping[str, Array]], float],
+    pace: Pace,
+    seed: int,
+    progress: Callable[[str], None],
+) -> Tuned:
     batches = list(_batches(samples))
     groups = [
         {"params": [p], "lr": _STEP * max(_LEAST_SCALE, float(p.detach().square().mean().sqrt()))}

@@ -118,3 +118,12 @@ def test_a_file_that_gives_other_values_is_not_kept(models, tmp_path, monkeypatc
     with pytest.raises(so.ValidationFailed, match=r"model\.ort: output 'logits'"):
         so.bundle(models / "digits_mlp.onnx", tmp_path / "app")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_current_folder_will_do_and_a_file_will_not(models, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    so.bundle(models / "digits_gru.onnx", ".")
+    assert (tmp_path / "manifest.json").is_file()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(so.UsageError, match="can't be made"):
+        so.bundle(models / "digits_gru.onnx", tmp_path / "file" / "app")

@@ -109,6 +109,35 @@ def test_a_plan_for_a_looser_limit_is_tuned_until_it_meets_the_users():
     assert tuned.after.cost.parameters < plain.after.cost.parameters
 
 
+def test_the_limits_told_are_the_users():
+    drop = 0.05
+    report = cut(
+        keep=None, metric="agreement", max_drop=drop, minimize="parameters", recover=True
+    ).report
+    assert report.plan.metric.max_drop == drop
+    assert report.plan.budget is None
+    if report.plan.final_error is not None:
+        assert report.plan.metric.drop <= drop
+        assert report.plan.final_evaluations >= 2
+
+
+def test_weights_that_hold_few_values_keep_them():
+    plain, tuned = (
+        so.optimize(
+            network(),
+            passes="prune-weights,round-nonzeros,encode-sparse",
+            calibration=rows(),
+            minimize="bytes",
+            sparse_format="auto",
+            max_error=0.1,
+            benchmark=False,
+            recover=recover,
+        ).report
+        for recover in (False, True)
+    )
+    assert tuned.after.file_bytes <= 1.1 * plain.after.file_bytes
+
+
 def test_what_is_worse_on_the_final_part_is_not_kept(monkeypatch):
     real = recovering._tuned
 

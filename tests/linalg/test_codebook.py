@@ -40,3 +40,11 @@ def test_more_values_are_never_worse():
     values = np.random.default_rng(2).standard_normal(5000)
     errors = [error(values, codebook(values, size)) for size in (2, 4, 16, 64, 255)]
     assert errors == sorted(errors, reverse=True)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [np.full(9, 1e30), np.array([1.0, np.nextafter(1.0, 2.0)] * 5), np.array([5e-324, 1e-323])],
+)
+def test_few_different_numbers_are_the_codebook(values):
+    np.testing.assert_array_equal(codebook(values, 255), np.unique(values))
