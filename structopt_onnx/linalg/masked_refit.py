@@ -9,7 +9,7 @@ FloatArray = npt.NDArray[np.float64]
 
 # Where the gradient is this small beside the first one, hardly any error is left to save: less
 # than a thousandth on badly conditioned inputs.
-_TOLERANCE = 1e-3
+_TOLERANCE = 3e-4
 _MOST_STEPS = 200
 
 
