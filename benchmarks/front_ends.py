@@ -16,11 +16,8 @@ it.
 from __future__ import annotations
 
 import argparse
-import contextlib
-import io
 import os
 import tempfile
-import warnings
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -33,13 +30,13 @@ from typing import TYPE_CHECKING
 import front_end_models as models
 import numpy as np
 import onnx
-from pairs import where
+from pairs import quiet, where
 
 import structopt_onnx as so
 from structopt_onnx.runtime.session import Session
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 BUDGET = 0.05
 COLUMNS = (
@@ -136,20 +133,6 @@ class Outcome:
     passed: bool
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep what front ends say to themselves out of the table."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    nowhere = io.StringIO()  # and not a file: loggers that a front end sets up keep it
-    with (
-        warnings.catch_warnings(),
-        contextlib.redirect_stdout(nowhere),
-        contextlib.redirect_stderr(nowhere),
-    ):
-        warnings.simplefilter("ignore")
-        yield
-
-
 def difference(path: Path, images: np.ndarray, expected: list[np.ndarray]) -> float:
     """Return how far a model's outputs are from the front end's, image by image."""
     session = Session(path)
@@ -169,7 +152,8 @@ def measure(front_end: FrontEnd, folder: Path) -> Outcome:
     """Make, export and optimize a model, and compare outputs."""
     digits = models.Digits.shipped()
     path, exact, lossy = (folder / f"{name}.onnx" for name in ("model", "exact", "lossy"))
-    with _quiet():
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with quiet():
         run = front_end.make(digits, path)
         expected = run(digits.test)
     proto = onnx.load(path, load_external_data=False)

@@ -14,11 +14,7 @@ small encoder with the formulas of BERT (Devlin et al., 2018), seeded, which nee
 from __future__ import annotations
 
 import argparse
-import contextlib
-import io
-import logging
 import tempfile
-import warnings
 from collections import Counter
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -27,12 +23,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import onnx
-from pairs import where
+from pairs import quiet, where
 
 import structopt_onnx as so
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 MODELS = Path(__file__).resolve().parent.parent / "models"
 SHIPPED = ("digits_cnn", "digits_gru", "simple_rnn_unrolled")
@@ -92,21 +88,6 @@ TOOLS: dict[str, tuple[str, Callable[[Subject, Path, Path], None]]] = {  # what 
 }
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep what the tools say to themselves out of the table."""
-    nowhere = io.StringIO()
-    logging.disable(logging.WARNING)
-    with (
-        warnings.catch_warnings(),
-        contextlib.redirect_stdout(nowhere),
-        contextlib.redirect_stderr(nowhere),
-    ):
-        warnings.simplefilter("ignore")
-        yield
-    logging.disable(logging.NOTSET)
-
-
 def encoder(path: Path) -> Subject:
     """Write a small BERT: embeddings, two layers of attention and a feed-forward part."""
     import torch  # noqa: PLC0415 - an extra
@@ -153,7 +134,7 @@ def encoder(path: Path) -> Subject:
     torch.manual_seed(0)
     names = ["input_ids", "attention_mask", "token_type_ids"]
     ids = torch.ones(2, 8, dtype=torch.int64)
-    with _quiet():
+    with quiet():
         torch.onnx.export(
             Encoder().eval(), (ids, ids, torch.zeros_like(ids)), path, input_names=names,
             output_names=["last_hidden_state"], opset_version=14, dynamo=False,
@@ -184,7 +165,7 @@ def rows(subject: Subject, folder: Path) -> tuple[list[str], str | None]:
             lines.append(f"| {name} | {tool}{blank} | not run: pip install {package} |")
             continue
         alone, after, before = (folder / f"{n}.onnx" for n in ("alone", "after", "before"))
-        with _quiet():
+        with quiet():
             run(subject, subject.path, alone)
             run(subject, ours, after)
         so.optimize(alone, before, benchmark=False)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import logging
+import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +17,7 @@ from structopt_onnx.runtime import machine
 from structopt_onnx.runtime.session import Session
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from structopt_onnx import Comparison
@@ -82,6 +86,23 @@ def where() -> str:
         f"{here.cpu}, {here.cores} cores, {here.os}, Python {here.python}, "
         f"onnxruntime {here.onnxruntime}, onnx {here.onnx}, numpy {here.numpy}"
     )
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep what other libraries say to themselves out of a table."""
+    nowhere = io.StringIO()  # and not a file: loggers that are set up meanwhile keep it
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(nowhere),
+        contextlib.redirect_stderr(nowhere),
+    ):
+        warnings.simplefilter("ignore")
+        logging.disable(logging.WARNING)
+        try:
+            yield
+        finally:
+            logging.disable(logging.NOTSET)
 
 
 def difference(a: Path, b: Path, samples: Sequence[Feeds]) -> float:
