@@ -42,12 +42,7 @@ def check_recipe(path: Path | None, *others: Path) -> None:
     """
     if path is None:
         return
-    if path.is_dir():
-        raise UsageError(f"{path}: --write-recipe needs a file, and this is a folder")
-    if not path.parent.is_dir():
-        raise UsageError(f"{path}: no such folder for --write-recipe")
-    if any(path.resolve() == other.resolve() for other in others):
-        raise UsageError(f"{path}: --write-recipe would replace another file of this command")
+    _check_place(path, others, "--write-recipe", "another file of this command")
 
 
 def check_reports(paths: Iterable[Path], *others: Path) -> None:
@@ -69,12 +64,7 @@ def check_reports(paths: Iterable[Path], *others: Path) -> None:
     for path in paths:
         if str(path) == "-":
             raise UsageError("-: --report needs a file; for standard output give --json")
-        if path.is_dir():
-            raise UsageError(f"{path}: --report needs a file, and this is a folder")
-        if not path.parent.is_dir():
-            raise UsageError(f"{path}: no such folder for --report")
-        if any(path.resolve() == other.resolve() for other in others):
-            raise UsageError(f"{path}: --report would replace the model")
+        _check_place(path, others, "--report", "the model")
         check_form(path)
 
 
@@ -93,3 +83,13 @@ def check_plots(folder: Path | None) -> None:
     if not folder.parent.is_dir():
         raise UsageError(f"{folder}: no such folder for --plots")
     require("matplotlib", "plots")
+
+
+def _check_place(path: Path, others: Iterable[Path], option: str, replaced: str) -> None:
+    """Refuse a file that can't be written where an option says, or is one of the others."""
+    if path.is_dir():
+        raise UsageError(f"{path}: {option} needs a file, and this is a folder")
+    if not path.parent.is_dir():
+        raise UsageError(f"{path}: no such folder for {option}")
+    if any(path.resolve() == other.resolve() for other in others):
+        raise UsageError(f"{path}: {option} would replace {replaced}")
