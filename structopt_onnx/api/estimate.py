@@ -13,9 +13,12 @@ from structopt_onnx.rewriting.cost import Cost, graph_cost
 from structopt_onnx.rewriting.passes import Choice
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from structopt_onnx.api.bench import Bench
     from structopt_onnx.api.exact import ExactStage
     from structopt_onnx.model.facts import Facts
+    from structopt_onnx.rewriting.passes import Pass
 
 _SECONDS = 5.0
 _FEW_SAMPLES = 16
@@ -48,13 +51,14 @@ def estimate(bench: Bench, exact: ExactStage) -> tuple[tuple[EstimateRow, ...], 
     ]
     if sum(small * small * large for small, large in matrices) > _SECONDS * _CUBES_PER_SECOND:
         return (), "weights"
+    steps = [step for step in bench.lossy_steps if step.brief]
     basis = "weights"
     try:
         with ExitStack() as stack:
             few = bench.samples[:_FEW_SAMPLES]
-            if not few.synthetic and stack.enter_context(statistics_of(bench, exact, few)):
+            if not few.synthetic and stack.enter_context(statistics_of(bench, exact, few, steps)):
                 basis = "calibration"
-            totals, found, unknown = _sums(bench, manager.facts(exact.model), started)
+            totals, found, unknown = _sums(steps, manager.facts(exact.model), started)
     except Exception:  # noqa: BLE001 - a hint must not cost the run; --max-error tells the error
         return (), basis
     whole = graph_cost(exact.model, facts)
@@ -67,12 +71,13 @@ def estimate(bench: Bench, exact: ExactStage) -> tuple[tuple[EstimateRow, ...], 
     return (rows if known else ()), basis
 
 
-def _sums(bench: Bench, facts: Facts, started: float) -> tuple[dict[float, Cost], int, int]:
+def _sums(
+    steps: Sequence[Pass], facts: Facts, started: float
+) -> tuple[dict[float, Cost], int, int]:
     """Return what each level saves, and how many sites are known and unknown."""
     totals = {level: Cost() for level in _LOCAL_ERRORS}
     found = unknown = 0
     counted: set[tuple[str, str]] = set()
-    steps = [step for step in bench.lossy_steps if step.brief]
     for step, scope in product(steps, facts.scopes):
         for proposal in step.propose(scope, facts):
             late = time.monotonic() - started > _SECONDS

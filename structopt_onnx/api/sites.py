@@ -12,7 +12,7 @@ from structopt_onnx.report.plan_record import OptionReport, SiteReport
 from structopt_onnx.report.spectrum import thinned
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from structopt_onnx.api.bench import Bench
     from structopt_onnx.api.exact import ExactStage
@@ -192,7 +192,7 @@ def collect_sites(bench: Bench, exact: ExactStage, fit: Samples) -> list[Site]:
     Without the user's samples, and unless made-up ones are allowed, nothing is gathered and
     only cuts of what is numerically zero are on offer.
     """
-    with nullcontext() if bench.blind else statistics_of(bench, exact, fit):
+    with nullcontext() if bench.blind else statistics_of(bench, exact, fit, bench.lossy_steps):
         return [
             Site(step, choice, exact_only=bench.blind)
             for step in bench.lossy_steps
@@ -201,8 +201,10 @@ def collect_sites(bench: Bench, exact: ExactStage, fit: Samples) -> list[Site]:
 
 
 @contextmanager
-def statistics_of(bench: Bench, exact: ExactStage, samples: Samples) -> Iterator[bool]:
-    """Let the exact stage's manager gather what lossy passes ask for; yield whether it is anything.
+def statistics_of(
+    bench: Bench, exact: ExactStage, samples: Samples, steps: Sequence[Pass]
+) -> Iterator[bool]:
+    """Let the exact stage's manager gather what passes ask for; yield whether it is anything.
 
     The options that passes offer hold what they were fitted to, and the moments are let go.
     """
@@ -210,7 +212,7 @@ def statistics_of(bench: Bench, exact: ExactStage, samples: Samples) -> Iterator
     facts = exact.manager.facts(exact.model)
     wanted = dict.fromkeys(
         statistic
-        for step in bench.lossy_steps
+        for step in steps
         for scope in facts.scopes
         for statistic in step.needs(scope, facts)
     )
