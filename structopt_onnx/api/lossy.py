@@ -11,7 +11,7 @@ from structopt_onnx.api.judge import Judge
 from structopt_onnx.api.measured_costs import measured
 from structopt_onnx.api.plan_report import plan_report
 from structopt_onnx.api.plans import Planning
-from structopt_onnx.api.refit import Recovery, Refitting
+from structopt_onnx.api.refit import Refits, Refitting
 from structopt_onnx.api.settling import Settling
 from structopt_onnx.api.sites import Site, collect_sites
 from structopt_onnx.api.trials import Trial, Trials
@@ -71,7 +71,7 @@ class LossySearch:
         self._trials = Trials(bench, self._planning, self._probe)
         refits = bench.options.refit and not bench.blind
         refitting = Refitting(bench, exact, self._fit) if refits else None
-        self._recovery = Recovery(bench, self._trials, refitting)
+        self._refits = Refits(bench, self._trials, refitting)
 
     @property
     def parts(self) -> tuple[Samples, Samples, Samples]:
@@ -101,13 +101,13 @@ class LossySearch:
             trial, unmet = self._search()
             settled = None
             if trial is not None:
-                settled = Settling(bench, self._trials, self._recovery, final).settle(trial)
+                settled = Settling(bench, self._trials, self._refits, final).settle(trial)
             around = curve(self._trials, graph_cost(self._exact.model, facts))
         report = plan_report(bench, self._trials, settled, looks=final.evaluations, unmet=unmet)
         report = replace(report, costs=costs, curve=around)
         if settled is None or settled.kept is None:
             return LossyStage(self._exact.model, self._exact.manager, report)
-        kept = self._recovery.of(settled.kept)
+        kept = self._refits.of(settled.kept)
         plan = (*self._planning.planned(settled.kept.chosen), *kept.refitted.planned)
         report = replace(report, refit=kept.report)
         return LossyStage(kept.refitted.model, kept.refitted.manager, report, plan)

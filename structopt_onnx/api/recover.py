@@ -12,19 +12,19 @@ import onnx_ir as ir
 from structopt_onnx.api.judge import Judge
 from structopt_onnx.api.lossy import LossySearch, LossyStage
 from structopt_onnx.api.refit import Refitted
+from structopt_onnx.api.refit_fits import Signer
 from structopt_onnx.errors import UsageError
 from structopt_onnx.model.edit import Edit
-from structopt_onnx.model.exactness import Exactness
 from structopt_onnx.model.patch import Patch
 from structopt_onnx.report.plan_record import PlanReport, RecoveryReport
 from structopt_onnx.rewriting.cost import Cost
 from structopt_onnx.rewriting.manager import Planned
-from structopt_onnx.rewriting.passes import Choice, Option, Pass, Refusal
+from structopt_onnx.rewriting.passes import Choice, Option, Refusal
 from structopt_onnx.runtime.machine import usable_cores
 from structopt_onnx.runtime.session import Session
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import numpy.typing as npt
 
@@ -46,18 +46,11 @@ _TUNED_TYPES = (ir.DataType.FLOAT, ir.DataType.DOUBLE)
 
 
 @dataclass(frozen=True)
-class Recover(Pass):
-    """Who signs for the patch; it comes of a plan, so it has nothing to propose by itself."""
+class Recover(Signer):
+    """Signs for weights that were fine-tuned."""
 
     name: ClassVar[str] = "recover"
-    exactness: ClassVar[Exactness] = Exactness.LOSSY
     refusals: ClassVar[dict[str, str]] = {"superseded": "a weight is gone"}
-    canonical: ClassVar[bool] = True  # new numbers cost what the old ones did
-
-    def propose(self, scope: Scope, facts: Facts) -> Iterator[Patch | Choice | Refusal]:
-        """Yield nothing."""
-        del scope, facts
-        return iter(())
 
 
 def require_torch() -> None:
@@ -131,25 +124,27 @@ def recovered(
     if not names:
         return _told(stage, replace(nothing, stopped="the plan made no weight that can be tuned"))
     fit, probe, last = parts
-    judge = Judge(bench, probe)
+    judge, start = Judge(bench, probe), Refitted(stage.model, stage.manager)
+    run: dict[str, Any] = {"threads": usable_cores(), "libraries": bench.options.libraries}
     try:
-        student = Student(
-            stage.model,
-            names,
-            seen=_hidden(teacher, stage.model, names),
-            threads=usable_cores(),
-            libraries=bench.options.libraries,
+        student = Student(stage.model, names, seen=_hidden(teacher, stage.model, names), **run)
+        teaching = Session(teacher, outputs=student.outputs, **run)
+        tuned = _tuned(
+            bench,
+            student,
+            teaching,
+            fit,
+            lambda weights: judge.error(start.with_round([written(weights)]).model),
         )
-        tuned = _tuned(bench, (teacher, stage.model), student, fit, judge)
     except NotDifferentiableError as error:
         return _told(stage, replace(nothing, stopped=str(error)))
     report = replace(nothing, steps=tuned.steps, stopped=tuned.stopped, before=tuned.errors[0])
     if tuned.weights is None:
         return _told(stage, replace(report, after=tuned.errors[0]))
-    done = Refitted(stage.model, stage.manager).with_round([written(tuned.weights)])
-    after, final = judge.measure(done.model), Judge(bench, last)
+    done, final = start.with_round([written(tuned.weights)]), Judge(bench, last)
+    best = min(tuned.errors)
     was, now = final.measure(stage.model), final.measure(done.model)
-    report = replace(report, after=after.error, final_before=was.error, final_after=now.error)
+    report = replace(report, after=best, final_before=was.error, final_after=now.error)
     options = bench.options
     looks = stage.report.final_evaluations + final.evaluations
     worse = now.error > was.error or (now.drop or 0.0) > (was.drop or 0.0)
@@ -157,8 +152,8 @@ def recovered(
         return _told(stage, report, looks)
     plan = replace(
         stage.report,
-        probe_error=after.error,
-        predicted=after.error,
+        probe_error=best,
+        predicted=best,
         final_error=now.error,
         final_evaluations=looks,
         recovery=replace(report, kept=True),
@@ -201,34 +196,23 @@ def written(weights: Mapping[str, Array]) -> Planned:
 
 def _tuned(
     bench: Bench,
-    models: tuple[ir.Model, ir.Model],
     student: Student,
+    teaching: Session,
     fit: Samples,
-    judge: Judge,
+    error: Callable[[Mapping[str, Array]], float],
 ) -> Tuned:
-    from structopt_onnx.recovery.tuning import Pace, tune  # noqa: PLC0415 - needs torch
+    from structopt_onnx.recovery.tuning import Pace, torch_threads, tune  # noqa: PLC0415 - torch
 
-    options, threads = bench.options, usable_cores()
-    teacher, model = models[0], models[1].clone()
-
-    def error(weights: Mapping[str, Array]) -> float:
-        for name, array in weights.items():
-            model.graph.initializers[name].const_value = ir.tensor(array, name=name)
-        return judge.error(model)
-
-    teaching = Session(
-        teacher, threads=threads, libraries=options.libraries, outputs=student.outputs
-    )
-    return tune(
-        student,
-        teaching,
-        fit,
-        error,
-        pace=Pace(seconds=min(60 * options.recover_minutes, bench.clock.left())),
-        seed=options.seed,
-        threads=threads,
-        progress=bench.progress,
-    )
+    with torch_threads(usable_cores()):
+        return tune(
+            student,
+            teaching,
+            fit,
+            error,
+            pace=Pace(seconds=min(60 * bench.options.recover_minutes, bench.clock.left())),
+            seed=bench.options.seed,
+            progress=bench.progress,
+        )
 
 
 def _like(value: ir.Value, array: Array) -> ir.TensorProtocol:

@@ -204,7 +204,7 @@ class Refitted:
 
 
 @dataclass(frozen=True)
-class Recovered:
+class RefittedTrial:
     """A plan after its refit.
 
     Parameters
@@ -222,7 +222,7 @@ class Recovered:
     report: RefitReport | None = None
 
 
-class Recovery:
+class Refits:
     """Refits plans and keeps every round that lowers the error on the probe part.
 
     Parameters
@@ -237,19 +237,19 @@ class Recovery:
         self._bench = bench
         self._trials = trials
         self._refitting = refitting
-        self._last: Recovered | None = None
+        self._last: RefittedTrial | None = None
 
-    def of(self, trial: Trial) -> Recovered:
+    def of(self, trial: Trial) -> RefittedTrial:
         """Return a plan after its refit; the last one is kept at hand."""
         if self._last is None or self._last.trial.chosen != trial.chosen:
-            self._last = self._recover(trial)
+            self._last = self._refit(trial)
         return self._last
 
-    def _recover(self, trial: Trial) -> Recovered:
+    def _refit(self, trial: Trial) -> RefittedTrial:
         plan = self._trials.plan(trial)
         now, measured = Refitted(plan.model, plan.manager), trial.measured
         if self._refitting is None:
-            return Recovered(trial, now)
+            return RefittedTrial(trial, now)
         options = self._bench.options
         rounds = self._refitting.rounds(now.model, now.manager, len(self._trials.samples))
         told: list[RefitRound] = []
@@ -273,4 +273,4 @@ class Recovery:
             rounds=tuple(told),
         )
         after = replace(trial, measured=measured)
-        return Recovered(after, now, report if rounds else None)
+        return RefittedTrial(after, now, report if rounds else None)

@@ -59,18 +59,24 @@ _LARGEST_INPUT, _LARGEST_OUTPUT = 4096, 512
 
 
 @dataclass(frozen=True)
-class Refit(Pass):
-    """Who signs for the patches; they come of a plan, so it has nothing to propose by itself."""
+class Signer(Pass):
+    """Who signs for patches that write new numbers; they come of a plan, so it proposes nothing."""
 
-    name: ClassVar[str] = "refit"
     exactness: ClassVar[Exactness] = Exactness.LOSSY
-    refusals: ClassVar[dict[str, str]] = {"superseded": "the factor is gone"}
     canonical: ClassVar[bool] = True  # new numbers cost what the old ones did
 
     def propose(self, scope: Scope, facts: Facts) -> Iterator[Patch | Choice | Refusal]:
         """Yield nothing."""
         del scope, facts
         return iter(())
+
+
+@dataclass(frozen=True)
+class Refit(Signer):
+    """Signs for factors that were fitted anew."""
+
+    name: ClassVar[str] = "refit"
+    refusals: ClassVar[dict[str, str]] = {"superseded": "the factor is gone"}
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from structopt_onnx.api.judge import Judge, Measured
     from structopt_onnx.api.options import OptimizeOptions
     from structopt_onnx.api.plans import Chosen
-    from structopt_onnx.api.refit import Recovery
+    from structopt_onnx.api.refit import Refits
     from structopt_onnx.api.trials import Trial, Trials
 
 # Undoing goes a little further than asked, to look at the final part as rarely as possible.
@@ -52,21 +52,21 @@ class Settling:
 
     Parameters
     ----------
-    bench, trials, recovery, final
+    bench, trials, refits, final
         The run, what tries plans on the probe part, what refits them, and the final part's judge.
     """
 
-    def __init__(self, bench: Bench, trials: Trials, recovery: Recovery, final: Judge) -> None:
+    def __init__(self, bench: Bench, trials: Trials, refits: Refits, final: Judge) -> None:
         self._bench = bench
         self._trials = trials
         self._planning = trials.planning
-        self._recovery = recovery
+        self._refits = refits
         self._final = final
 
     def settle(self, trial: Trial) -> Settled:
         """Look at the final part, once per plan."""
         options = self._bench.options
-        now = self._recovery.of(trial).trial
+        now = self._refits.of(trial).trial
         settled = Settled(now, self._look(now))
         while not settled.measured.within(options):
             safer = None
@@ -79,12 +79,12 @@ class Settling:
             if safer is None:
                 break
             settled.taught = _ratio(settled.measured, now.measured)
-            settled.kept = now = self._recovery.of(safer).trial
+            settled.kept = now = self._refits.of(safer).trial
             settled.measured = self._look(now)
         return settled
 
     def _look(self, trial: Trial) -> Measured:
-        return self._final.measure(self._recovery.of(trial).refitted.model)
+        return self._final.measure(self._refits.of(trial).refitted.model)
 
     def _safer(self, before: Chosen, measured: Measured) -> Trial | None:
         """Plan anew for less error, until the probe part is content with it."""

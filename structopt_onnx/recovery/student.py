@@ -120,9 +120,7 @@ class Student:
             found = self._session.run({k: v for k, v in feeds.items() if k in wanted})
             values |= {name: torch.from_numpy(array) for name, array in found.items()}
         values |= self._constants
-        for name, parameter in self.parameters.items():
-            mask = self._masks.get(name)
-            values[name] = parameter if mask is None else parameter * mask
+        values |= {name: self._masked(name) for name in self.parameters}
         for number, (node, call) in enumerate(zip(self._nodes, self._calls, strict=True)):
             inputs = [None if i is None else values[i.name or ""] for i in node.inputs]
             try:
@@ -141,12 +139,12 @@ class Student:
 
     def weights(self) -> dict[str, Array]:
         """Return the weights as they are now."""
-        found = {}
-        for name, parameter in self.parameters.items():
-            mask = self._masks.get(name)
-            held = parameter.detach()
-            found[name] = (held if mask is None else held * mask).numpy().copy()
-        return found
+        return {name: self._masked(name).detach().numpy().copy() for name in self.parameters}
+
+    def _masked(self, name: str) -> torch.Tensor:
+        """Return a weight with its zeros in place."""
+        mask = self._masks.get(name)
+        return self.parameters[name] if mask is None else self.parameters[name] * mask
 
 
 def call_of(node: ir.Node, opset: int) -> Call:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -81,6 +82,17 @@ class Tuned:
     stopped: str
 
 
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Let torch use so many threads, and as many as before afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def tune(
     student: Student,
     teacher: Session,
@@ -89,7 +101,6 @@ def tune(
     *,
     pace: Pace,
     seed: int = 0,
-    threads: int = 1,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Tuned:
     """Tune a student's weights with Adam, and keep the best that a judge saw.
@@ -108,8 +119,6 @@ def tune(
         When to stop.
     seed
         Of the order of the samples.
-    threads
-        Of torch.
     progress
         Called with a line about what happens now.
 
@@ -118,23 +127,6 @@ def tune(
     NotDifferentiableError
         When a node turns out not to be.
     """
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        return _tune(student, teacher, samples, judge, pace, seed, progress)
-    finally:
-        torch.set_num_threads(before)
-
-
-def _tune(  # noqa: PLR0917 - those of `tune`
-    student: Student,
-    teacher: Session,
-    samples: Samples,
-    judge: Callable[[Mapping[str, Array]], float],
-    pace: Pace,
-    seed: int,
-    progress: Callable[[str], None],
-) -> Tuned:
     batches = list(_batches(samples))
     groups = [
         {"params": [p], "lr": _STEP * max(_LEAST_SCALE, float(p.detach().square().mean().sqrt()))}
