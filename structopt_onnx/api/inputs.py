@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import onnx
 
+from structopt_onnx.calibration.padding import padding_of
 from structopt_onnx.calibration.samples import Samples, load_samples
 from structopt_onnx.calibration.synthetic import synthetic_samples
 from structopt_onnx.model.encoding import to_proto
@@ -77,7 +78,8 @@ def samples_for(
         return synthetic_samples(
             opened.model, session.inputs, count=count, seed=seed, run=session.run
         )
-    return load_samples(data, session.inputs, optional=session.overridable)
+    samples = load_samples(data, session.inputs, optional=session.overridable)
+    return samples.padded_by(padding_of(samples, session.inputs, session.run))
 
 
 def sample_report(samples: Samples) -> SampleReport:

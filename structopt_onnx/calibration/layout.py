@@ -54,12 +54,12 @@ class Column:
         """Number of samples; None when one value serves every sample."""
         return None if self.layout is Layout.CONSTANT else len(self.array) // self.rows
 
-    def at(self, start: int, stop: int) -> Array:
-        """Return the input of samples [start, stop) as a view; several only when batched."""
+    def at(self, sample: int) -> Array:
+        """Return the input of one sample as a view."""
         if self.layout is Layout.BATCHED:
-            return self.array[start * self.rows : stop * self.rows]
+            return self.array[sample * self.rows : (sample + 1) * self.rows]
         if self.layout is Layout.STACKED:
-            return np.asarray(self.array[start])
+            return np.asarray(self.array[sample])
         return self.array
 
 
@@ -82,9 +82,13 @@ class Part:
     count: int
     joinable: bool
 
-    def feed(self, start: int, stop: int) -> Feeds:
-        """Return the feed of samples [start, stop); more than one only when joinable."""
-        return {name: column.at(start, stop) for name, column in self.columns.items()}
+    def feed(self, sample: int) -> Feeds:
+        """Return the feed of one sample, as views."""
+        return {name: column.at(sample) for name, column in self.columns.items()}
+
+    def joined(self, samples: Sequence[int]) -> Feeds:
+        """Return the feed of several samples in one run; only when joinable."""
+        return {name: column.array[list(samples)] for name, column in self.columns.items()}
 
 
 def fit(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, overload
 import numpy as np
 
 from structopt_onnx.calibration.layout import Array, Feeds, Part, fit
+from structopt_onnx.calibration.padding import Padding
 from structopt_onnx.calibration.reading import SOURCE, Batch, origin_of, read
 from structopt_onnx.errors import DataError
 
@@ -43,6 +44,10 @@ class Samples(Sequence[Feeds]):
         of a cut, so that errors measured on one part may be understated.
     indices
         Positions in the concatenated parts; all of them when None.
+    padding
+        What the model does not look at.
+    cut
+        Whether feeds come without it.
     """
 
     def __init__(
@@ -54,6 +59,8 @@ class Samples(Sequence[Feeds]):
         sources: Array | None = None,
         blocked: bool = False,
         indices: Array | None = None,
+        padding: Padding | None = None,
+        cut: bool = False,
     ) -> None:
         self._parts = tuple(parts)
         self._ends = list(accumulate(part.count for part in self._parts))
@@ -63,6 +70,8 @@ class Samples(Sequence[Feeds]):
         self.origin = origin
         self.synthetic = synthetic
         self.blocked = blocked
+        self._padding = padding or Padding()
+        self._cut = cut
 
     @property
     def sources(self) -> Array | None:
@@ -85,30 +94,39 @@ class Samples(Sequence[Feeds]):
         if isinstance(index, slice):
             return self.subset(range(*index.indices(len(self))))
         part, row = self._locate(int(self._indices[index]))
-        return part.feed(row, row + 1)
+        return self._shown(part.feed(row))
 
     def subset(self, indices: Sequence[int] | Array) -> Samples:
         """Return some of the samples, in the order asked for; the data is shared."""
-        return self._with(self._indices[np.asarray(indices, dtype=np.intp)], blocked=self.blocked)
+        return self._with(indices=self._indices[np.asarray(indices, dtype=np.intp)])
+
+    def padded_by(self, padding: Padding) -> Samples:
+        """Return the samples, for a model that does not look at some of their positions."""
+        return self._with(padding=padding)
+
+    def unpadded(self) -> Samples:
+        """Return the samples without what the model does not look at."""
+        return self._with(cut=True)
 
     def batches(self, size: int) -> Iterator[Feeds]:
         """Iterate over all samples in order, up to `size` of them per feed.
 
         Samples are joined along axis 0 only where that is one run of the model: every input was
         given as an array batched by single rows, and the model leaves all the first axes free
-        under one common name. Other samples come one by one, whatever the size.
+        under one common name. Other samples come one by one, whatever the size. Padding that is
+        cut off is what all of a feed have.
         """
         start = 0
         while start < len(self):
-            first = int(self._indices[start])
-            part, row = self._locate(first)
-            count = 1
-            if part.joinable:
-                most = min(size, len(self) - start, part.count - row)
-                while count < most and self._indices[start + count] == first + count:
-                    count += 1
-            yield part.feed(row, row + count)
-            start += count
+            part, row = self._locate(int(self._indices[start]))
+            rows = [row]
+            for position in self._indices[start + 1 : start + size if part.joinable else 0]:
+                other, at = self._locate(int(position))
+                if other is not part:
+                    break
+                rows.append(at)
+            yield self._shown(part.joined(rows) if len(rows) > 1 else part.feed(row))
+            start += len(rows)
 
     def split(
         self, fractions: tuple[float, float, float] = (0.6, 0.2, 0.2)
@@ -118,7 +136,8 @@ class Samples(Sequence[Feeds]):
         Whole sources go to one part where the data names at least three. Otherwise the parts are
         contiguous blocks, and `blocked` is set on them: one block each, or one of every stretch of
         the data where there is enough of it. What comes late in a file is often of another kind
-        than what comes first, and errors on a last block alone say nothing of the others.
+        than what comes first, and errors on a last block alone say nothing of the others. Padding
+        is cut off the first two; the last is judged as it was given.
 
         Raises
         ------
@@ -133,28 +152,39 @@ class Samples(Sequence[Feeds]):
         sources = self.sources
         names = [] if sources is None else list(dict.fromkeys(sources.tolist()))
         if sources is None or len(names) < _PARTS:
-            fit_on, probe, final = (
-                self._with(self._indices[rows], blocked=True)
-                for rows in _blocks(len(self), fractions)
-            )
-            return fit_on, probe, final
+            return self._parted(_blocks(len(self), fractions), blocked=True)
         owner = _share_out([int((sources == name).sum()) for name in names], fractions)
         part_of = dict(zip(names, owner, strict=True))
         parts = np.array([part_of[source] for source in sources.tolist()])
-        fit_on, probe, final = (
-            self._with(self._indices[parts == k], blocked=False) for k in range(_PARTS)
-        )
-        return fit_on, probe, final
+        return self._parted([np.flatnonzero(parts == k) for k in range(_PARTS)], blocked=False)
 
-    def _with(self, indices: Array, *, blocked: bool) -> Samples:
+    def _parted(self, rows: Sequence[Array], *, blocked: bool) -> tuple[Samples, Samples, Samples]:
+        fit_on, probe, final = (
+            self._with(indices=self._indices[chosen], blocked=blocked) for chosen in rows
+        )
+        return fit_on.unpadded(), probe.unpadded(), final
+
+    def _with(
+        self,
+        *,
+        indices: Array | None = None,
+        blocked: bool | None = None,
+        padding: Padding | None = None,
+        cut: bool | None = None,
+    ) -> Samples:
         return Samples(
             self._parts,
             origin=self.origin,
             synthetic=self.synthetic,
             sources=self._all_sources,
-            blocked=blocked,
-            indices=indices,
+            blocked=self.blocked if blocked is None else blocked,
+            indices=self._indices if indices is None else indices,
+            padding=self._padding if padding is None else padding,
+            cut=self._cut if cut is None else cut,
         )
+
+    def _shown(self, feeds: Feeds) -> Feeds:
+        return self._padding.cut(feeds) if self._cut else feeds
 
     def _locate(self, position: int) -> tuple[Part, int]:
         k = bisect.bisect_right(self._ends, position)

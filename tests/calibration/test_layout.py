@@ -33,38 +33,38 @@ def test_rank_decides_between_batched_and_stacked(shape, count, free):
     one = fit({"x": batched}, [info(shape=declared)], origin="data")
     assert one.count == count
     for i in range(count):
-        found = one.feed(i, i + 1)["x"]
+        found = one.feed(i)["x"]
         np.testing.assert_array_equal(found, batched[i * rows : (i + 1) * rows])
         assert np.shares_memory(found, batched)
 
     other = fit({"x": stacked}, [info(shape=declared)], origin="data")
     assert other.count == count
     for i in range(count):
-        np.testing.assert_array_equal(other.feed(i, i + 1)["x"], stacked[i])
+        np.testing.assert_array_equal(other.feed(i)["x"], stacked[i])
 
 
 def test_scalars_are_stacked_or_shared():
     rate, x = info("rate", (), np.int64), info()
     data = np.zeros((4, 3), np.float32)
     part = fit({"rate": np.arange(4), "x": data}, [rate, x], origin="data")
-    assert [part.feed(i, i + 1)["rate"].tolist() for i in range(4)] == [0, 1, 2, 3]
-    assert part.feed(2, 3)["rate"].shape == ()
+    assert [part.feed(i)["rate"].tolist() for i in range(4)] == [0, 1, 2, 3]
+    assert part.feed(2)["rate"].shape == ()
     part = fit({"rate": np.array(16000), "x": data}, [rate, x], origin="data")
     assert part.count == 4
-    assert part.feed(3, 4)["rate"] == 16000
+    assert part.feed(3)["rate"] == 16000
     assert fit({"rate": np.array(7)}, [rate], origin="data").count == 1
 
 
 def test_a_single_slice_of_a_stack_keeps_its_array_type():
     part = fit({"x": np.zeros(3, np.float32)}, [info(shape=())], origin="data")
-    assert isinstance(part.feed(0, 1)["x"], np.ndarray)
+    assert isinstance(part.feed(0)["x"], np.ndarray)
 
 
 def test_whole_arrays_are_one_feed_as_they_are():
     array = np.zeros((5, 3), np.float32)
     part = fit({"x": array}, [info()], origin="data", whole=True)
     assert part.count == 1
-    assert part.feed(0, 1)["x"].shape == (5, 3)
+    assert part.feed(0)["x"].shape == (5, 3)
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_infinities_are_data():
 def test_strings_are_taken_as_text_or_objects_only():
     texts = info(shape=("N",), dtype=object)
     for array in (np.array(["a", "bc"]), np.array(["a", "bc"], dtype=object)):
-        assert fit({"x": array}, [texts], origin="data").feed(1, 2)["x"].tolist() == ["bc"]
+        assert fit({"x": array}, [texts], origin="data").feed(1)["x"].tolist() == ["bc"]
     with pytest.raises(DataError, match="'x' holds int64 instead of strings"):
         fit({"x": np.zeros(2, np.int64)}, [texts], origin="data")
     with pytest.raises(DataError, match="instead of strings"):
