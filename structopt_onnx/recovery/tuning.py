@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping
 
     import numpy.typing as npt
 
@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 
     Array = npt.NDArray[Any]
 
-# Samples per step, joined where the model takes them in one run.
-_BATCH = 32
+# Samples per step, joined where the model takes them in one run, with others of a size up to so
+# many times theirs.
+_BATCH, _BLUR = 32, 1.2
 # Adam's step, in units of a weight's root mean square: what factors of a layer are scaled by
 # differs from layer to layer.
 _STEP, _LEAST_SCALE = 0.01, 0.01
@@ -127,7 +128,6 @@ def tune(
     NotDifferentiableError
         When a node turns out not to be.
     """
-    batches = list(_batches(samples))
     groups = [
         {"params": [p], "lr": _STEP * max(_LEAST_SCALE, float(p.detach().square().mean().sqrt()))}
         for p in student.parameters.values()
@@ -144,7 +144,7 @@ def tune(
     )
     errors, best, since, stopped = [judge(student.weights())], None, 0, ""
     looks = max(1, pace.steps // pace.looks)
-    for steps, feeds_of_step in enumerate(_shuffled(batches, seed), 1):
+    for steps, feeds_of_step in enumerate(_shuffled(samples, seed), 1):
         optimizer.zero_grad()
         for feeds in feeds_of_step:
             (_loss(student, teacher, feeds) / len(feeds_of_step)).backward()
@@ -174,9 +174,13 @@ def _rate(steps: int, done: float) -> float:
     return min(1.0, (steps + 1) / _WARM_UP) * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def _shuffled(batches: Sequence[list[Feeds]], seed: int) -> Iterator[list[Feeds]]:
+def _shuffled(samples: Samples, seed: int) -> Iterator[list[Feeds]]:
+    """Yield what goes into a step, over and over: samples of nearly one size."""
     order = np.random.default_rng(seed)
+    sizes = np.array([sum(array.size for array in feeds.values()) for feeds in samples])
     while True:
+        blurred = sizes * order.uniform(1, _BLUR, len(sizes)) + order.uniform(size=len(sizes))
+        batches = list(_batches(samples.subset(np.argsort(blurred))))
         for k in order.permutation(len(batches)):
             yield batches[k]
 
