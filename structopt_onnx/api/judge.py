@@ -32,6 +32,8 @@ class Measured:
     ----------
     error
         Largest error over the outputs; infinite where the candidate can't be run.
+    spread
+        Standard error of it, by how samples differ; None where there is one sample, or no number.
     metric, original
         The task metric of the candidate and of the original; None without a metric.
     decisions
@@ -41,6 +43,7 @@ class Measured:
     """
 
     error: float
+    spread: float | None = None
     metric: float | None = None
     original: float | None = None
     decisions: tuple[tuple[str, str, int], ...] = ()
@@ -114,7 +117,7 @@ class Judge:
         self.evaluations += 1
         task = self._bench.metric if metric else None
         original = None if task is None else self._metric_of_original()
-        nothing = Measured(math.inf, None if task is None else -math.inf, original)
+        nothing = Measured(math.inf, metric=None if task is None else -math.inf, original=original)
         try:
             session = self._bench.session(candidate)
         except ModelError:
@@ -130,20 +133,21 @@ class Judge:
                 comparisons[name].update(array, found[name])
                 if name in counts:
                     counts[name].update(array, found[name])
-        error = max(comparison.result().error for comparison in comparisons.values())
+        worst = max((c.result() for c in comparisons.values()), key=lambda found: found.error)
+        error, spread = worst.error, worst.standard_error
         if task is None:
-            return Measured(error)
+            return Measured(error, spread)
         if not math.isfinite(error):
             return replace(nothing, error=error)
         if task.function is not None:
-            return Measured(error, task.of_candidate(session, self._samples), original)
+            return Measured(error, spread, task.of_candidate(session, self._samples), original)
         shares = {name: share for name, c in counts.items() if (share := c.share()) is not None}
         if not shares:
             raise UsageError(f"metric {task.name}: no output decides anything")
         decisions = tuple((n, counts[n].decision, counts[n].decisions) for n in shares)
-        worst = min(shares, key=shares.__getitem__)
-        margin = counts[worst].standard_error() if self.cautious else 0.0
-        return Measured(error, shares[worst], original, decisions, margin)
+        least = min(shares, key=shares.__getitem__)
+        margin = counts[least].standard_error() if self.cautious else 0.0
+        return Measured(error, spread, shares[least], original, decisions, margin)
 
     def _metric_of_original(self) -> float | None:
         task = self._bench.metric

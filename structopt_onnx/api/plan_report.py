@@ -73,6 +73,7 @@ def plan_report(
     return replace(
         report,
         predicted=probe.error * settled.taught,
+        spread=None if probe.spread is None else probe.spread * settled.taught,
         rescaled=settled.taught,
         summed=kept.summed,
         probe_error=probe.error,

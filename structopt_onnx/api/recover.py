@@ -154,6 +154,7 @@ def recovered(
         stage.report,
         probe_error=best,
         predicted=best,
+        spread=judge.measure(done.model, metric=False).spread,
         final_error=now.error,
         final_evaluations=looks,
         recovery=replace(report, kept=True),

@@ -73,7 +73,8 @@ def error_line(plan: PlanReport) -> str:
     """Say what was predicted of the plan, from what, and what was measured."""
     if plan.final_error is None or plan.predicted is None:
         return ""
-    source = f"{error(plan.probe_error)} measured on the probe part"
+    spread = "" if plan.spread is None else f", standard error {error(plan.spread)}"
+    source = f"{error(plan.probe_error)} measured on the probe part{spread}"
     if plan.rescaled != 1:
         source += f", x{plan.rescaled:.2f}: the root of how far the plan undone was off"
     if plan.summed is not None:

@@ -60,18 +60,19 @@ def to_json(record: object) -> str:
             Null without a budget, else ``budget`` (of error, null where none was set),
             ``objective``, ``sites`` (with all options seen, the one chosen and why, and the
             ``spectrum`` as pairs of a direction's number and its share of the energy),
-            ``predicted`` (by the probe part, times ``rescaled``), ``summed`` (single sites in
-            quadrature), ``probe_error``, ``final_error``, ``rounds``, ``probed_on``, ``undone``,
-            ``final_evaluations``, ``nearest_miss``, ``unmet``, ``refit`` (null, or ``factors``,
-            ``kept``, error on the probe part ``before`` and ``after``, and the same of each of its
-            ``rounds`` with its ``weights`` and the way ``kept``), ``recovery`` (null, or
-            ``weights``, ``steps``, ``stopped``, ``kept``, and errors ``before``, ``after``,
-            ``final_before``, ``final_after``), ``curve`` (null, or plans ``offered`` for several
-            errors and those ``tried``, each with ``cost``, ``predicted`` and ``measured`` error),
-            and for budgets of these kinds ``metric`` (``name``, ``max_drop``, ``drop``, values
-            with and without the plan as ``final``, ``final_original``, ``probe``,
-            ``probe_original``, ``decisions``) and ``keep`` (``objective``, ``share``,
-            ``reached``, and ``sites``: the share left of the lossy sites' cost).
+            ``predicted`` (by the probe part, times ``rescaled``) and its standard error ``spread``,
+            ``summed`` (single sites in quadrature), ``probe_error``, ``final_error``, ``rounds``,
+            ``probed_on``, ``undone``, ``final_evaluations``, ``nearest_miss``, ``unmet``,
+            ``refit`` (null, or ``factors``, ``kept``, error on the probe part ``before`` and
+            ``after``, and the same of each of its ``rounds`` with its ``weights`` and the way
+            ``kept``), ``recovery`` (null, or ``weights``, ``steps``, ``stopped``, ``kept``, and
+            errors ``before``, ``after``, ``final_before``, ``final_after``), ``curve`` (null, or
+            plans ``offered`` for several errors and those ``tried``, each with ``cost``,
+            ``predicted`` and ``measured`` error), and for budgets of these kinds ``metric``
+            (``name``, ``max_drop``, ``drop``, values with and without the plan as ``final``,
+            ``final_original``, ``probe``, ``probe_original``, ``decisions``) and ``keep``
+            (``objective``, ``share``, ``reached``, and ``sites``: the share left of the lossy
+            sites' cost).
         ``estimate``, ``estimate_basis``
             What budgets might buy.
         ``validation``

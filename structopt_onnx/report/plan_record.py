@@ -243,6 +243,8 @@ class PlanReport:
     predicted
         Error expected of the plan kept: what the probe part, which is not the final one, showed
         of it, times `rescaled`; None when nothing was applied.
+    spread
+        Standard error of that, by how samples of the probe part differ; None with a single one.
     probe_error, final_error
         Error of the plan measured on the probe part and on the final part; None likewise.
     rounds
@@ -278,6 +280,7 @@ class PlanReport:
     objective: str
     sites: tuple[SiteReport, ...]
     predicted: float | None = None
+    spread: float | None = None
     probe_error: float | None = None
     final_error: float | None = None
     rounds: int = 0

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 SMALL_SAMPLE = 1e-3
 """Share of the typical sample's norm below which a sample is not judged on its own scale."""
+_FEWEST = 2
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,9 @@ class OutputMetrics:
         One line for the first of each kind of disagreement that no number can express.
     largest
         Largest absolute value of the reference; None where it gives no floats.
+    standard_error
+        Of `relative_l2`, by how it differs between samples (Cochran, Sampling Techniques, 1977:
+        a ratio of means, to first order); None with fewer than two samples.
     """
 
     name: str
@@ -90,6 +94,7 @@ class OutputMetrics:
     nonfinite_equal: bool
     problems: tuple[str, ...]
     largest: float | None = None
+    standard_error: float | None = None
 
     @property
     def error(self) -> float:
@@ -181,6 +186,7 @@ class OutputComparison:
             nonfinite_equal="nonfinite" not in self._problems,
             problems=tuple(f"sample {at}: {what}" for at, what in self._problems.values()),
             largest=total.largest if floating else None,
+            standard_error=self._standard_error(relative) if floating else None,
         )
 
     def _problem(self, kind: str, sample: int, what: str, wrong: int) -> None:
@@ -256,6 +262,16 @@ class OutputComparison:
             else difference.root_over(reference)
             for reference, difference in self._norms
         ]
+
+    def _standard_error(self, relative: float) -> float | None:
+        samples = len(self._norms)
+        if samples < _FEWEST or not math.isfinite(relative):
+            return None
+        total = self._total.reference
+        mean = ScaledSum(total.fraction / samples, total.exponent)
+        off = [d.over(mean) - relative**2 * r.over(mean) for r, d in self._norms]
+        square = sum(value**2 for value in off) / (samples * (samples - 1))
+        return math.sqrt(square) / (2 * relative) if relative else 0.0
 
     def _worst_sample(self, by_sample: list[float]) -> int | None:
         if self._problems:

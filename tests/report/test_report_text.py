@@ -70,6 +70,12 @@ def test_a_prediction_says_what_an_undone_plan_taught(make):
     ) in text
 
 
+def test_a_prediction_says_how_sure_it_is(make):
+    plan = make.plan(make.site("fc", "rank 8", "chosen"), spread=0.0061)
+    text = " ".join(render_text(replace(make.lossy(), plan=plan)).split())
+    assert "predicted 0.042 (0.042 measured on the probe part, standard error 0.0061;" in text
+
+
 METRIC = MetricReport("agreement", 0.005, 1.0, 1.0, 0.9983, 1.0, (("y", "side of 0.5", 1600),))
 KEEP = KeepReport("parameters", 0.5, 0.4951, 0.31)
 

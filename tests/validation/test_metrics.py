@@ -241,3 +241,30 @@ def test_sequences_maps_and_optionals():
 def test_unknown_kinds_are_refused_in_words():
     with pytest.raises(ModelError, match="kind object can't be compared"):
         metrics((object(), object()))
+
+
+def test_the_standard_error_is_that_of_samples_drawn_anew():
+    rng = np.random.default_rng(0)
+    count = 60
+    off = rng.lognormal(size=count)
+    size = 1 + off * rng.uniform(0.5, 1, count)
+    whole = [rng.standard_normal(40) * s for s in size]
+    made = [a + 0.05 * o * rng.standard_normal(40) for a, o in zip(whole, off, strict=True)]
+    said = metrics(*zip(whole, made, strict=True)).standard_error
+    d = np.array([np.sum((a - b) ** 2) for a, b in zip(whole, made, strict=True)])
+    r = np.array([np.sum(a**2) for a in whole])
+    drawn = rng.integers(0, count, (4000, count))
+    anew = np.sqrt(d[drawn].sum(axis=1) / r[drawn].sum(axis=1)).std()
+    assert said == pytest.approx(anew, rel=0.15)
+    # A quarter of the samples, twice the error.
+    quarter = metrics(*list(zip(whole, made, strict=True))[:15]).standard_error
+    assert said < quarter < 4 * said
+
+
+def test_the_standard_error_needs_two_samples_and_is_nothing_where_all_are_equal():
+    a = np.array([1.0, 2.0])
+    assert metrics((a, a)).standard_error is None
+    assert metrics((a, a), (a, a)).standard_error == 0
+    assert metrics((a, 2 * a), (a, 2 * a)).standard_error == pytest.approx(0, abs=1e-12)
+    assert metrics((a, 0 * a), (0 * a, a), (1e200 * a, 1e200 * a)).standard_error >= 0
+    assert metrics((np.array([1, 2]),) * 2).standard_error is None
