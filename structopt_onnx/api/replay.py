@@ -149,7 +149,8 @@ class Replay:
             many = "no longer offered" if not found else "offered by several steps of the pipeline"
             raise UsageError(
                 f"{self._bench.name}: the record's {step.step} of {weights} at {step.option} is "
-                f"{many}; give the model and the calibration data of the recorded run"
+                f"{many}; give the model and the calibration data of the recorded run, and version "
+                f"{self.record.version} of structopt-onnx"
             )
         return found[0]
 

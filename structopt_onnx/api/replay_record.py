@@ -24,13 +24,14 @@ if TYPE_CHECKING:
 RECORD_KEY = "structopt_onnx.record"
 """Key in a saved model's `metadata_props` of what `encode` returns."""
 
-SCHEMA = 1
-"""Version of the record; raised when what is in it changes."""
+SCHEMA = 2
+"""Version of the record; raised when what is in it changes. 1 spelled every pipeline out."""
 
 # What decides which rewrites are found; the rest is about measuring and writing.
 _OPTIONS = (
     "max_error",
     "minimize",
+    "sparse_format",
     "target",
     "only",
     "skip",
@@ -82,7 +83,8 @@ class ReplayRecord:
     version
         Of this package.
     pipeline
-        Pipeline text of all steps.
+        Pipeline text of all steps; None for the whole catalogue, which another version may have
+        changed: the digest tells.
     options
         Those that decide what is found, where they are not the defaults.
     deny
@@ -100,7 +102,7 @@ class ReplayRecord:
     """
 
     version: str
-    pipeline: str
+    pipeline: str | None
     options: dict[str, Any]
     deny: tuple[str, ...]
     before: tuple[tuple[str, int], ...]
@@ -165,7 +167,7 @@ def encode(
         options["minimize"] = bench.options.objective
     record = ReplayRecord(
         version=structopt_onnx.__version__,
-        pipeline=pipeline_text(bench.options.steps()),
+        pipeline=None if bench.options.passes is None else pipeline_text(bench.options.steps()),
         options=options,
         deny=tuple(sorted(deny)),
         before=_runs(applied[:start]),
@@ -196,7 +198,7 @@ def decode(text: str, name: str = "the model") -> ReplayRecord:
     try:
         raw = json.loads(text)
         schema, version = raw.pop("schema"), str(raw["version"])
-        if schema == SCHEMA:
+        if schema in (1, SCHEMA):
             return _read(raw)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(

@@ -13,6 +13,8 @@ from structopt_onnx.api.bench import prepare
 from structopt_onnx.api.replay import RECORD_KEY, Replay, decode, replay
 from structopt_onnx.model.loading import load
 from structopt_onnx.model.saving import to_proto
+from structopt_onnx.passes import catalogue
+from structopt_onnx.rewriting.pipeline import pipeline_text
 
 BUDGET = 0.05
 WRONG = "remove-identities,share-initializers,saturate"
@@ -217,12 +219,62 @@ def test_a_record_of_a_newer_version_is_named():
 
 def test_a_record_is_one_short_line(lossy):
     text = load(lossy).metadata_props[RECORD_KEY]
-    assert len(text) < 1200
+    assert len(text) < 700
     assert "\n" not in text
     assert "/" not in text  # no paths of the machine
     record = decode(text)
     assert record.data.fit == 215
     assert record.options == {"max_error": BUDGET}
+
+
+def test_the_whole_catalogue_is_not_spelled_out(lossy):
+    record = record_of(lossy)
+    assert record.pipeline is None
+    assert record.run_options().steps() == so.OptimizeOptions(max_error=BUDGET).steps()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"minimize": "bytes"},
+        {"sparse_format": "delta"},
+        {"minimize": "bytes", "sparse_format": "none"},
+        {"keep": "bytes=0.9", "max_error": 1.0, "allow_synthetic": True},
+        {"passes": "remove-identities,share-initializers"},
+        {"passes": "remove-identities,encode-sparse", "sparse_format": "bitmask"},
+    ],
+)
+def test_a_replay_runs_the_steps_of_the_run(options, padded, tmp_path):
+    out = tmp_path / "out.onnx"
+    so.optimize(padded, out, benchmark=False, **options)
+    record = record_of(out)
+    assert (record.pipeline is None) == ("passes" not in options)
+    assert record.run_options().steps() == so.OptimizeOptions(**options).steps()
+
+
+def test_a_file_of_an_older_version_replays_by_its_text(lossy, padded, calibration, tmp_path):
+    out = tmp_path / "old.onnx"
+    proto = onnx.load(lossy)
+    entry = next(entry for entry in proto.metadata_props if entry.key == RECORD_KEY)
+    text = pipeline_text(so.OptimizeOptions(max_error=BUDGET).steps())
+    entry.value = json.dumps(json.loads(entry.value) | {"schema": 1, "pipeline": text})
+    onnx.save(proto, out)
+    record = record_of(out)
+    assert record.pipeline == text
+    found = so.bisect(padded, out, calibration=calibration, max_error=1e-6)
+    assert found.culprit.number == record.exact_count + 1
+
+
+def test_another_catalogue_that_finds_others_is_refused(
+    lossy, padded, calibration, saturate, monkeypatch
+):
+    known = catalogue()
+    later, sooner = known | {saturate.name: saturate}, {saturate.name: saturate} | known
+    monkeypatch.setattr("structopt_onnx.api.options.catalogue", lambda: later)
+    assert so.bisect(padded, lossy, calibration=calibration, max_error=1e-6).culprit is not None
+    monkeypatch.setattr("structopt_onnx.api.options.catalogue", lambda: sooner)
+    with pytest.raises(so.UsageError, match=r"can't be applied .* and version 0\.1\.0 of"):
+        so.bisect(padded, lossy, calibration=calibration, max_error=1e-6)
 
 
 def test_an_optimized_model_can_be_optimized_again(lossy, padded, calibration, tmp_path):
