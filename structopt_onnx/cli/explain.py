@@ -6,7 +6,7 @@ import typer  # noqa: TC002 - typer reads annotations
 
 import structopt_onnx
 from structopt_onnx.cli import budget_options, options, recipes
-from structopt_onnx.cli.files import check_reports
+from structopt_onnx.cli.files import check_reports, read_files
 from structopt_onnx.cli.terminal import Terminal
 from structopt_onnx.report.text import render
 from structopt_onnx.report.writing import write_report
@@ -49,7 +49,7 @@ def explain(
     No model is written.
     """
     terminal = Terminal(json, quiet)
-    check_reports(report or (), source)
+    check_reports(report or (), source, *read_files(recipe, calibration))
     settings = {
         "calibration": calibration,
         "passes": passes,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from structopt_onnx.errors import UsageError
@@ -10,7 +11,6 @@ from structopt_onnx.report.writing import check_form
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
 
 
 def refuse_dash(path: Path) -> None:
@@ -23,6 +23,13 @@ def refuse_dash(path: Path) -> None:
     """
     if str(path) == "-":
         raise UsageError("-: a model is not written to standard output; name a file, or ./-")
+
+
+def read_files(recipe: str | None, calibration: str | None) -> tuple[Path, ...]:
+    """Return the files that options name to read from, the presets of recipes aside."""
+    from structopt_onnx.api.recipe import PRESETS  # noqa: PLC0415 - not for --help
+
+    return tuple(Path(name) for name in (recipe, calibration) if name and name not in PRESETS)
 
 
 def check_recipe(path: Path | None, *others: Path) -> None:
@@ -42,7 +49,7 @@ def check_recipe(path: Path | None, *others: Path) -> None:
     """
     if path is None:
         return
-    _check_place(path, others, "--write-recipe", "another file of this command")
+    _check_place(path, others, "--write-recipe")
 
 
 def check_reports(paths: Iterable[Path], *others: Path) -> None:
@@ -64,7 +71,7 @@ def check_reports(paths: Iterable[Path], *others: Path) -> None:
     for path in paths:
         if str(path) == "-":
             raise UsageError("-: --report needs a file; for standard output give --json")
-        _check_place(path, others, "--report", "the model")
+        _check_place(path, others, "--report")
         check_form(path)
 
 
@@ -85,11 +92,11 @@ def check_plots(folder: Path | None) -> None:
     require("matplotlib", "plots")
 
 
-def _check_place(path: Path, others: Iterable[Path], option: str, replaced: str) -> None:
+def _check_place(path: Path, others: Iterable[Path], option: str) -> None:
     """Refuse a file that can't be written where an option says, or is one of the others."""
     if path.is_dir():
         raise UsageError(f"{path}: {option} needs a file, and this is a folder")
     if not path.parent.is_dir():
         raise UsageError(f"{path}: no such folder for {option}")
     if any(path.resolve() == other.resolve() for other in others):
-        raise UsageError(f"{path}: {option} would replace {replaced}")
+        raise UsageError(f"{path}: {option} would replace another file of this command")

@@ -6,7 +6,13 @@ import typer  # noqa: TC002 - typer reads annotations
 
 import structopt_onnx
 from structopt_onnx.cli import budget_options, options, recipes
-from structopt_onnx.cli.files import check_plots, check_recipe, check_reports, refuse_dash
+from structopt_onnx.cli.files import (
+    check_plots,
+    check_recipe,
+    check_reports,
+    read_files,
+    refuse_dash,
+)
 from structopt_onnx.cli.terminal import Terminal
 from structopt_onnx.report.text import render
 from structopt_onnx.report.writing import write_plots, write_report, write_text
@@ -74,9 +80,10 @@ def optimize(
     """
     terminal = Terminal(json, quiet)
     refuse_dash(output)
-    check_reports(report or (), source, output)
+    others = (source, output, *read_files(recipe, calibration))
+    check_reports(report or (), *others)
     check_plots(plots)
-    check_recipe(write_recipe, source, output, *(report or ()))
+    check_recipe(write_recipe, *others, *(report or ()))
     settings = {
         "calibration": calibration,
         "passes": passes,

@@ -7,7 +7,6 @@ import hashlib
 import mmap
 import os
 import re
-import secrets
 import stat
 import time
 from itertools import chain
@@ -29,10 +28,10 @@ from structopt_onnx.model.external import DataFolder
 from structopt_onnx.model.loading import read_proto, to_ir
 from structopt_onnx.model.protos import check_structure, one_line
 from structopt_onnx.model.tensors import let_go, replace_tensors
+from structopt_onnx.model.whole_file import settle, sync_folder, temporary_beside
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import BinaryIO
 
     from structopt_onnx.model.tensors import TensorSite
 
@@ -93,7 +92,7 @@ def save(
             f"{target}: would take {skeleton.size} bytes, more than the 2 GB of one file; allow"
             " external data"
         )
-    temporary = _temporary(real, "onnx")
+    temporary = temporary_beside(real, "onnx")
     created = [temporary]
     try:
         try:
@@ -117,7 +116,7 @@ def save(
         try:
             replaced = [path for path in _data_files(real) if _mentions(real, path.name)]
             temporary.replace(real)
-            _sync_folder(real.parent)
+            sync_folder(real.parent)
         except OSError as error:
             raise _unwritable(target, error) from error
     finally:
@@ -152,7 +151,7 @@ def _unwritable(target: Path, error: OSError | UnicodeError) -> UsageError:
 
 def _write_data(skeleton: Skeleton, real: Path, created: list[Path], mode: int | None) -> None:
     """Write large tensors to a data file named by its content, and place them there."""
-    temporary = _temporary(real, "data")
+    temporary = temporary_beside(real, "data")
     created.append(temporary)
     digest, position = hashlib.sha256(), 0
     placed: list[tuple[Slot, int]] = []
@@ -168,14 +167,14 @@ def _write_data(skeleton: Skeleton, real: Path, created: list[Path], mode: int |
                 file.write(chunk)
                 digest.update(chunk)
                 position += len(chunk)
-        _settle(file, mode)
+        settle(file, mode)
     if not placed:
         return
     final = real.with_name(f"{real.stem}.{digest.hexdigest()[:16]}.data")
     if not final.exists():
         created.append(final)
     temporary.replace(final)
-    _sync_folder(real.parent)
+    sync_folder(real.parent)
     for slot, offset in placed:
         slot.place(final.name, offset)
     skeleton.slots = inline
@@ -191,27 +190,7 @@ def _write_proto(skeleton: Skeleton, path: Path, mode: int | None, target: Path)
         )
     with path.open("xb") as file:
         file.write(proto.SerializeToString(deterministic=True))
-        _settle(file, mode)
-
-
-def _settle(file: BinaryIO, mode: int | None) -> None:
-    """Bring what was written to the disk, under the mode of the file to be replaced."""
-    file.flush()
-    os.fsync(file.fileno())
-    if mode is not None:
-        Path(file.name).chmod(mode)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make renames durable, where folders can be opened and synchronized at all."""
-    if os.name != "posix":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):  # some network file systems can't
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        settle(file, mode)
 
 
 def _check_written(temporary: Path, target: Path) -> None:
@@ -219,10 +198,6 @@ def _check_written(temporary: Path, target: Path) -> None:
     proto = read_proto(temporary, name)
     check_structure(proto, name)  # with its sparse tensors, which are dense once loaded
     let_go(to_ir(proto, DataFolder(name, temporary.parent)))
-
-
-def _temporary(real: Path, suffix: str) -> Path:
-    return real.with_name(f".{real.name}.{secrets.token_hex(4)}.{suffix}")
 
 
 def _data_files(real: Path) -> list[Path]:

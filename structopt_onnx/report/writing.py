@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from structopt_onnx.errors import UsageError
+from structopt_onnx.model.whole_file import write_whole
 from structopt_onnx.report.extra import require
 from structopt_onnx.report.json import to_json
 
@@ -73,7 +74,7 @@ def write_report(path: Path, report: Report, providers: Sequence[ProviderRow] = 
 
 
 def write_text(path: Path, text: str) -> Path:
-    """Write a rendered report, or a recipe.
+    """Write a rendered report, or a recipe; see `write_whole`.
 
     Raises
     ------
@@ -81,7 +82,7 @@ def write_text(path: Path, text: str) -> Path:
         When the file can't be written.
     """
     try:
-        path.write_text(text, encoding="utf-8")
+        write_whole(path, text.encode())
     except OSError as error:
         raise UsageError(f"{path}: can't be written: {error.strerror}") from error
     return path

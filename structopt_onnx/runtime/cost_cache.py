@@ -6,12 +6,12 @@ import json
 import math
 import os
 import sys
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 
 import onnxruntime as ort
 
+from structopt_onnx.model.whole_file import write_whole
 from structopt_onnx.runtime.machine import cpu_model
 
 VERSION = 1
@@ -81,14 +81,7 @@ class CostCache:
         text = json.dumps({"version": VERSION, "times": times}, indent=1)
         with suppress(OSError):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(dir=self.path.parent, prefix=_FILE, suffix=".tmp")
-            try:
-                with os.fdopen(handle, "w", encoding="utf-8") as file:
-                    file.write(text)
-                Path(name).replace(self.path)
-            except OSError:
-                Path(name).unlink(missing_ok=True)
-                raise
+            write_whole(self.path, text.encode())
         self._fresh = {}
 
     def _read(self) -> dict[str, dict[str, float]]:

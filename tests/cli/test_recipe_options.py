@@ -62,12 +62,31 @@ def test_presets_are_named_in_the_help(run):
             ("--write-recipe", "r.md", "--report", "r.md"),
             "r.md: --write-recipe would replace another file of this command",
         ),
+        (
+            ("--recipe", "r.toml", "--write-recipe", "./r.toml"),
+            "r.toml: --write-recipe would replace another file of this command",
+        ),
+        (
+            ("--calibration", "s.npz", "--write-recipe", "s.npz"),
+            "s.npz: --write-recipe would replace another file of this command",
+        ),
+        (
+            ("--recipe", "r", "--report", "r"),
+            "r: --report would replace another file of this command",
+        ),
     ],
 )
 def test_a_recipe_that_can_not_be_written_stops_the_run_at_once(run, calls, words, said):
     done = run("optimize", "a.onnx", "b.onnx", *words)
     assert (done.code, done.err) == (2, f"error: {said}\n")
     assert calls == {}
+
+
+@pytest.mark.usefixtures("in_tmp_path")
+def test_a_preset_is_no_file_that_could_be_replaced(run, calls):
+    words = ("--recipe", "small", "--write-recipe", "small")
+    assert run("optimize", "a.onnx", "b.onnx", *words).code == 0
+    assert Path("small").is_file()
 
 
 @pytest.mark.usefixtures("in_tmp_path")
