@@ -28,7 +28,11 @@ if words[0] == "get-state":
     print("offline" if how == "offline" else "device")
 elif words[0] == "push" and words[2].endswith("/cases"):
     shutil.copytree(words[1], here / "pushed")
+elif words[0] == "logcat" and words[1] == "-c":
+    (here / "earlier").write_text("")
 elif words[0] == "logcat" and words[1] == "-d":
+    since = words[words.index("-T") + 1] if "-T" in words else ""
+    print("" if since == "1700000000.000" else (here / "earlier").read_text())
     print((here / "log").read_text())
 elif words[0] == "pull":
     pathlib.Path(words[2]).write_text((here / "times.csv").read_text())
@@ -37,6 +41,8 @@ elif words[0] == "shell" and "onnx_test_runner" in words[1] and "chmod" not in w
         print("model: expected 1.5, got 2.5")
         print("Models: 1 Total test cases: 1 Succeeded: 0")
         sys.exit(1)
+elif words == ["shell", "date +%s"]:
+    print("1700000000")
 elif words[0] == "shell" and "getprop" in words[1]:
     print("Pixel 8")
 """
@@ -53,6 +59,9 @@ def phone(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{here}{os.pathsep}{os.environ['PATH']}")
     (here / "how").write_text("")
     (here / "times.csv").write_text("model,0.002,1,2,0\nmodel,0.004,1,2,1\nmodel,0.003,1,2,2\n")
+    (here / "earlier").write_text(
+        f"{_AT}  All nodes placed on [CPUExecutionProvider]. Number of nodes: 9\n"
+    )
     (here / "log").write_text(
         f"{_AT}  Node(s) placed on [NnapiExecutionProvider]. Number of nodes: 4\n"
         + "".join(f"{_AT}   {op} ({op})\n" for op in ("Conv", "Relu", "Flatten", "MatMul"))
@@ -98,13 +107,15 @@ def test_the_words_to_adb(phone, tools, free_batch):
     remote = words[1][1].removeprefix("mkdir -p ")
     assert remote.startswith("/data/local/tmp/structopt-onnx-")
     assert [line[0] for line in words] == [
-        "get-state", "shell", "push", "push", "shell", "logcat", "shell", "shell", "logcat",
+        "get-state", "shell", "push", "push", "shell", "shell", "shell", "shell", "logcat",
         "pull", "shell", "shell",
     ]  # fmt: skip
     assert words[2][1:] == [f"{tools}/.", f"{remote}/tools"]
-    assert words[5][1:] == ["-c"]
+    # The log since then, by the phone's own clock; what it held before is not erased.
+    assert words[6][1:] == ["date +%s"]
+    assert words[8][1:] == ["-d", "-T", "1700000000.000"]
     place = f"cd {remote}/tools && LD_LIBRARY_PATH={remote}/tools ADSP_LIBRARY_PATH={remote}/tools "
-    compare, time = (line[1].removeprefix(place) for line in words[6:8])
+    compare, time = (line[1].removeprefix(place) for line in (words[5], words[7]))
     # Absolute errors are allowed in proportion to the largest output.
     data = phone / "pushed" / "model" / "test_data_set_0"
     largest = np.abs(onnx.numpy_helper.to_array(onnx.load_tensor(data / "output_0.pb"))).max()
@@ -117,6 +128,16 @@ def test_the_words_to_adb(phone, tools, free_batch):
     )
     # Nothing stays on the phone.
     assert ["shell", f"rm -rf {remote}"] in words
+
+
+def test_the_log_of_earlier_runs_is_neither_counted_nor_erased(phone, tools, free_batch):
+    before = (phone / "earlier").read_text()
+    row = row_of(free_batch, "nnapi", tools)
+    assert (row.status.text, dict(row.left)) == (
+        "partial (4 of 5 nodes)",
+        {"GlobalAveragePool": 1},
+    )
+    assert (phone / "earlier").read_text() == before != ""
 
 
 def test_the_case_that_is_pushed_is_the_model_with_its_values(phone, tools, free_batch):

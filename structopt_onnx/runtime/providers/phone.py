@@ -79,11 +79,12 @@ def run_on_phone(
         adb.call("push", f"{tools}/.", f"{remote}/tools")
         adb.call("push", str(case.parent), f"{remote}/cases")
         adb.call("shell", f"chmod 755 {remote}/tools/{PERF_TEST} {remote}/tools/{TEST_RUNNER}")
-        adb.call("logcat", "-c")
         adb.shell(remote, _compare_command(spec, expected, remote))
+        # onnxruntime on Android logs to the system, whose log is the user's: it is read from a
+        # second of the phone's clock on. logcat takes a number with a point for one (Android 7).
+        start = adb.call("shell", "date +%s").strip()
         said = adb.shell(remote, _time_command(spec, remote))
-        # onnxruntime on Android logs to the system.
-        log = said + adb.call("logcat", "-d")
+        log = said + adb.call("logcat", "-d", "-T", f"{start}.000")
         adb.call("pull", f"{remote}/times.csv", str(case.parent / "times.csv"))
     finally:
         adb.try_call("shell", f"rm -rf {remote}")
