@@ -10,11 +10,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import onnx
 import onnxruntime as ort
 
 from structopt_onnx.api.inputs import Opened, open_source, samples_for
 from structopt_onnx.errors import ModelError, UsageError, ValidationFailed
+from structopt_onnx.model.encoding import fits_one_file, serialized_size
 from structopt_onnx.runtime.ort_format import CONFIGS, Operator, convert, required_operators
 from structopt_onnx.runtime.providers.fixed import alike, fixed_copy
 from structopt_onnx.runtime.providers.status import Unavailable
@@ -167,8 +167,7 @@ def bundle(
         raise UsageError(f"{folder}: can't be made: {error.strerror}") from error
     with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as name:
         made = Path(name) / "bundle"
-        proto = _fixed(opened, feeds)
-        _convert(proto, made, libraries)
+        _convert(opened, feeds, made, libraries)
         errors = _check(opened, made, feeds, threads, libraries)
         known = {} if before is None else _known(before, feeds, Path(name), libraries)
         result = Bundle(
@@ -191,16 +190,22 @@ def bundle(
     return result
 
 
-def _fixed(opened: Opened, feeds: Sequence[Feeds]) -> onnx.ModelProto:
+def _convert(
+    opened: Opened, feeds: Sequence[Feeds], folder: Path, libraries: Sequence[Path]
+) -> None:
+    """Write a model with fixed shapes into a new folder, and its other forms beside it."""
+    size = serialized_size(opened.model)
+    if not fits_one_file(size):
+        raise ModelError(
+            f"{opened.name}: takes {size} bytes, more than the 2 GB of one file, which "
+            "onnxruntime's format for apps is; optimize it to fewer bytes, or ship the .onnx with "
+            "its data file"
+        )
+    folder.mkdir()
     try:
-        return fixed_copy(opened.model, feeds[0])
+        fixed_copy(opened.model, feeds[0], folder / "model.onnx")
     except Unavailable as error:
         raise ModelError(f"{opened.name}: {error}") from error
-
-
-def _convert(proto: onnx.ModelProto, folder: Path, libraries: Sequence[Path]) -> None:
-    folder.mkdir()
-    onnx.save(proto, folder / "model.onnx")
     convert(folder, libraries)
 
 
@@ -226,7 +231,7 @@ def _known(
     if isinstance(before, str | Path) and Path(before).suffix == ".config":
         return dict.fromkeys(CONFIGS, required_operators(Path(before)))
     made = folder / "before"
-    _convert(_fixed(open_source(before), feeds), made, libraries)
+    _convert(open_source(before), feeds, made, libraries)
     return {form: required_operators(made / config) for form, config in CONFIGS.items()}
 
 

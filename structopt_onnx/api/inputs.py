@@ -11,7 +11,7 @@ import onnx
 from structopt_onnx.calibration.padding import padding_of
 from structopt_onnx.calibration.samples import Samples, load_samples
 from structopt_onnx.calibration.synthetic import synthetic_samples
-from structopt_onnx.model.encoding import to_proto
+from structopt_onnx.model.encoding import fits_one_file, serialized_size, to_proto
 from structopt_onnx.model.loading import SOURCE, Source, load
 from structopt_onnx.report.record import SampleReport
 from structopt_onnx.runtime.session import Session
@@ -50,7 +50,8 @@ def open_source(source: Source) -> Opened:
     elif isinstance(source, bytes):
         stored = source
     else:
-        proto = source if isinstance(source, onnx.ModelProto) else to_proto(model)
+        fits = fits_one_file(serialized_size(model))
+        proto = source if isinstance(source, onnx.ModelProto) and fits else to_proto(model)
         stored = proto.SerializeToString()
     return Opened(str(model.meta.get(SOURCE, "model")), model, stored)
 

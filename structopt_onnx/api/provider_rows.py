@@ -66,7 +66,7 @@ def _predicted(found: Coverage, name: str, model: str) -> ProviderRow:
 
 
 def _executed(found: Ran, case: Case, spec: ProviderSpec, model: str) -> ProviderRow:
-    quantized = any(n.op_type.startswith(_QUANTIZING) for n in case.proto.graph.node)
+    quantized = any(n.op_type.startswith(_QUANTIZING) for n in case.model.graph)
     judged = judge(found, case.expected, max(spec.tolerance, _QUANTIZED * quantized))
     row = ProviderRow(spec.name, model, judged.status, found.engine)
     if not judged.status.ran:

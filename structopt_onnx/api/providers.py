@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import tempfile
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import onnx
 
 from structopt_onnx.api.inputs import Opened, open_source, samples_for
 from structopt_onnx.api.progress import logged
@@ -77,8 +76,9 @@ def providers(names: Sequence[str] = ()) -> ProviderList:
         When a name or a folder is not known.
     """
     wanted = [_Wanted.of(name) for name in (names or PROVIDERS)]
-    case = prepare(load(probe_model()), [probe_feed()])
-    return ProviderList(tuple(_probed(case, one) for one in wanted), machine.current())
+    with _folder() as folder:
+        case = prepare(load(probe_model()), [probe_feed()], folder / "probe.onnx")
+        return ProviderList(tuple(_probed(case, one) for one in wanted), machine.current())
 
 
 def compare_providers(
@@ -144,10 +144,34 @@ def compare_providers(
     opened = [first] if b is None else [first, open_source(b)]
     samples = samples_for(first, data, seed=seed, threads=threads, libraries=libraries)
     feeds = [samples[place] for place in range(min(len(samples), MAX_FEEDS))]
-    cases = [_prepared(one, feeds, libraries) for one in opened]
+    with _folder() as folder:
+        cases = [
+            _prepared(one, feeds, folder / f"{number}.onnx", libraries)
+            for number, one in enumerate(opened)
+        ]
+        rows, comparisons = _rows(cases, opened, wanted, settings, logged(progress))
+    names = [one.name for one in opened]
+    return ProviderTable(
+        a=names[0],
+        b=names[1] if b is not None else None,
+        rows=tuple(rows),
+        shapes=described(cases[0].feeds[0]),
+        synthetic=samples.synthetic,
+        comparisons=comparisons,
+        machine=machine.current(),
+    )
+
+
+def _rows(
+    cases: Sequence[Case],
+    opened: Sequence[Opened],
+    wanted: Sequence[_Wanted],
+    settings: BenchmarkSettings,
+    say: Callable[[str], None],
+) -> tuple[list[ProviderRow], dict[str, Comparison]]:
+    """Run the models on each provider, and time them together where they ran."""
     rows: list[ProviderRow] = []
     comparisons: dict[str, Comparison] = {}
-    say = logged(progress)
     for number, one in enumerate(wanted):
         say(f"{one.spec.name} {number + 1}/{len(wanted)}")
         found = [
@@ -168,21 +192,14 @@ def compare_providers(
                 if len(timed) > 1:
                     comparisons[one.spec.name] = result
         rows += found
-    names = [one.name for one in opened]
-    return ProviderTable(
-        a=names[0],
-        b=names[1] if b is not None else None,
-        rows=tuple(rows),
-        shapes=described(cases[0].feeds[0]),
-        synthetic=samples.synthetic,
-        comparisons=comparisons,
-        machine=machine.current(),
-    )
+    return rows, comparisons
 
 
-def _prepared(opened: Opened, feeds: Sequence[Feeds], libraries: Sequence[Path]) -> Case:
+def _prepared(
+    opened: Opened, feeds: Sequence[Feeds], path: Path, libraries: Sequence[Path]
+) -> Case:
     try:
-        return prepare(opened.model, feeds, libraries)
+        return prepare(opened.model, feeds, path, libraries)
     except Unavailable as error:
         raise ModelError(f"{opened.name}: {error}") from error
 
@@ -201,13 +218,12 @@ def _is_timed(spec: ProviderSpec, row: ProviderRow) -> bool:
 
 
 def _times(cases: Sequence[Case], settings: BenchmarkSettings) -> Comparison:
-    with tempfile.TemporaryDirectory(prefix="structopt-onnx-") as folder:
-        paths = list(_written(cases, Path(folder)))
-        return benchmark(paths[0], paths[1] if len(paths) > 1 else None, cases[0].feeds, settings)
+    paths = [case.path for case in cases]
+    return benchmark(paths[0], paths[1] if len(paths) > 1 else None, cases[0].feeds, settings)
 
 
-def _written(cases: Sequence[Case], folder: Path) -> Iterator[Path]:
-    for number, case in enumerate(cases):
-        path = folder / f"{number}.onnx"
-        onnx.save(case.proto, path)
-        yield path
+@contextmanager
+def _folder() -> Iterator[Path]:
+    """Make a folder for what every provider gets."""
+    with tempfile.TemporaryDirectory(prefix="structopt-onnx-", ignore_cleanup_errors=True) as name:
+        yield Path(name)

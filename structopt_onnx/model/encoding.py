@@ -45,12 +45,17 @@ def to_proto(model: ir.Model) -> onnx.ModelProto:
         The proto would pass 2 GB, or the graph is broken.
     """
     skeleton = Skeleton(model)
-    if skeleton.size + SIZE_MARGIN > PROTOBUF_LIMIT:
+    if not fits_one_file(skeleton.size):
         raise ModelError(
             f"{skeleton.source}: takes {skeleton.size} bytes, more than the 2 GB of one file;"
             " save it with external data"
         )
     return skeleton.fill()
+
+
+def fits_one_file(size: int) -> bool:
+    """Whether a model of so many bytes, as of `serialized_size`, can be written as one file."""
+    return size + SIZE_MARGIN <= PROTOBUF_LIMIT
 
 
 def serialized_size(model: ir.Model) -> int:

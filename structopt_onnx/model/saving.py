@@ -18,9 +18,9 @@ import onnx_ir as ir
 from structopt_onnx.errors import ModelError, UsageError
 from structopt_onnx.model.encoding import (
     PROTOBUF_LIMIT,
-    SIZE_MARGIN,
     Skeleton,
     Slot,
+    fits_one_file,
     serialized_size,
     to_proto,
 )
@@ -86,7 +86,7 @@ def save(
     target = Path(path)
     real = _real_target(target)
     skeleton = Skeleton(model)
-    too_large = skeleton.size + SIZE_MARGIN > PROTOBUF_LIMIT
+    too_large = not fits_one_file(skeleton.size)
     if too_large and external_data is False:
         raise ModelError(
             f"{target}: would take {skeleton.size} bytes, more than the 2 GB of one file; allow"

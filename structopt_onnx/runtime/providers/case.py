@@ -9,7 +9,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    import onnx
     import onnx_ir as ir
 
     from structopt_onnx.runtime.session import Feeds
@@ -23,8 +22,9 @@ class Case:
     ----------
     model
         In memory.
-    proto
-        With fixed shapes and its weights inside, as every provider gets it.
+    path
+        Its file with fixed shapes, as every provider gets it; weights are beside it where one
+        file can't hold them.
     feeds
         Inputs of those shapes.
     expected
@@ -34,7 +34,7 @@ class Case:
     """
 
     model: ir.Model
-    proto: onnx.ModelProto
+    path: Path
     feeds: Sequence[Feeds]
     expected: Sequence[Mapping[str, Any]]
     libraries: Sequence[Path] = ()

@@ -1,56 +1,66 @@
-"""A copy of a model as mobile and plugin providers want it: one file, every dimension a number."""
+"""A copy of a model as mobile and plugin providers want it: every dimension is a number."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 import onnx
+import onnx.shape_inference
 import onnx.version_converter
 
-from structopt_onnx.model.encoding import serialized_size, to_proto
 from structopt_onnx.model.protos import one_line
+from structopt_onnx.model.saving import save
 from structopt_onnx.runtime.providers.status import Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
     from typing import Any
 
     import numpy.typing as npt
     import onnx_ir as ir
 
-_LARGEST = (1 << 31) - 1
 
-
-def fixed_copy(model: ir.Model, feed: Mapping[str, npt.NDArray[Any]]) -> onnx.ModelProto:
-    """Copy a model with its inputs at the shapes of a feed.
+def fixed_copy(model: ir.Model, feed: Mapping[str, npt.NDArray[Any]], path: Path) -> None:
+    """Write a copy of a model with its inputs at the shapes of a feed.
 
     Parameters
     ----------
     model
-        Not changed; external weights come into the copy.
+        Not changed.
     feed
         An array per input.
+    path
+        Where to; weights go to a file beside it where one can't hold all.
 
     Raises
     ------
     Unavailable
-        When one file can't hold it, or the shapes do not fit.
+        When the shapes do not fit.
     """
     # A package for tools has no place in the import of a session.
     from onnxruntime.tools import onnx_model_utils as tools  # noqa: PLC0415
 
-    if serialized_size(model) > _LARGEST:
-        raise Unavailable("over 2 GiB, more than one file without external data can hold")
-    proto = to_proto(model)
+    save(model, path)
+    proto = onnx.load(path, load_external_data=False)
     try:
         for name, array in feed.items():
             tools.make_input_shape_fixed(proto.graph, name, list(array.shape))
         # What the file says of values inside may be of the open dimensions.
         del proto.graph.value_info[:]
-        tools.fix_output_shapes(proto)
+        # Not the tool for it: that one asks for all data in one message.
+        inferred = onnx.shape_inference.infer_shapes(proto).graph
+        for output, known in zip(proto.graph.output, inferred.output, strict=True):
+            if tools.is_fixed_size_tensor(known) and not tools.is_fixed_size_tensor(output):
+                output.CopyFrom(known)
     except Exception as error:
         raise Unavailable(f"its shapes can't be fixed: {one_line(error)}") from error
-    return proto
+    path.write_bytes(proto.SerializeToString())
+
+
+def data_files(path: Path) -> list[Path]:
+    """List the files beside a fixed copy that hold its weights; none where it does itself."""
+    return list(path.parent.glob(f"{path.stem}.*.data"))
 
 
 def lowered(proto: onnx.ModelProto, opset: int, ir_version: int) -> onnx.ModelProto:

@@ -28,7 +28,7 @@ class NotHere(Unavailable):
     """The onnxruntime installed does not have the provider at all."""
 
 
-def run_in_session(spec: ProviderSpec, case: Case, model: Path, folder: Path, packages: str) -> Ran:
+def run_in_session(spec: ProviderSpec, case: Case, folder: Path, packages: str) -> Ran:
     """Run a model once per feed of a case.
 
     Parameters
@@ -36,9 +36,7 @@ def run_in_session(spec: ProviderSpec, case: Case, model: Path, folder: Path, pa
     spec
         The provider.
     case
-        The inputs, and the libraries with custom operators.
-    model
-        The file with fixed shapes.
+        The model, its inputs, and the libraries with custom operators.
     folder
         Where to write what is of use until the end.
     packages
@@ -54,7 +52,7 @@ def run_in_session(spec: ProviderSpec, case: Case, model: Path, folder: Path, pa
     provider = replace(_dumping(spec, folder), packages=packages)
     job = {
         "kind": "execute",
-        "model": str(model),
+        "model": str(case.path),
         "feeds": str(folder / "feeds.npz"),
         "feed_index": write_feeds(folder / "feeds.npz", case.feeds),
         "provider": asdict(provider),

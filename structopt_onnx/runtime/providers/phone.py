@@ -18,6 +18,7 @@ from uuid import uuid4
 import numpy as np
 import onnx.numpy_helper
 
+from structopt_onnx.runtime.providers.fixed import data_files
 from structopt_onnx.runtime.providers.placement import logged
 from structopt_onnx.runtime.providers.ran import Ran
 from structopt_onnx.runtime.providers.status import Unavailable
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from structopt_onnx.runtime.providers.case import Case
     from structopt_onnx.runtime.providers.catalogue import ProviderSpec
 
 PERF_TEST = "onnxruntime_perf_test"
@@ -42,23 +44,17 @@ def has_phone_tools(packages: str) -> bool:
     return bool(packages) and (Path(packages) / PERF_TEST).is_file()
 
 
-def run_on_phone(
-    spec: ProviderSpec,
-    model: Path,
-    feeds: Sequence[Mapping[str, npt.NDArray[Any]]],
-    expected: Sequence[Mapping[str, npt.NDArray[Any]]],
-    tools: Path,
-) -> Ran:
+def run_on_phone(spec: ProviderSpec, case: Case, folder: Path, tools: Path) -> Ran:
     """Compare outputs on the phone, then time runs there; nothing of it is left behind.
 
     Parameters
     ----------
     spec
         The provider.
-    model
-        A file with fixed shapes.
-    feeds, expected
-        Inputs, and the outputs that they should give.
+    case
+        The model, its inputs, and the outputs that they should give.
+    folder
+        Where to write what is of use until the end.
     tools
         The folder with the tools.
 
@@ -71,21 +67,21 @@ def run_on_phone(
     for tool in (PERF_TEST, TEST_RUNNER):
         if not (tools / tool).is_file():
             raise Unavailable(f"{tool} is not in {tools.name}")
-    case = model.parent / "phone" / "model"
-    _write_case(case, model, feeds, expected)
+    pushed = folder / "phone"
+    _write_case(pushed / "model", case)
     remote = f"{_REMOTE}/structopt-onnx-{uuid4().hex[:8]}"
     try:
         adb.call("shell", f"mkdir -p {remote}")
         adb.call("push", f"{tools}/.", f"{remote}/tools")
-        adb.call("push", str(case.parent), f"{remote}/cases")
+        adb.call("push", str(pushed), f"{remote}/cases")
         adb.call("shell", f"chmod 755 {remote}/tools/{PERF_TEST} {remote}/tools/{TEST_RUNNER}")
-        adb.shell(remote, _compare_command(spec, expected, remote))
+        adb.shell(remote, _compare_command(spec, case.expected, remote))
         # onnxruntime on Android logs to the system, whose log is the user's: it is read from a
         # second of the phone's clock on. logcat takes a number with a point for one (Android 7).
         start = adb.call("shell", "date +%s").strip()
         said = adb.shell(remote, _time_command(spec, remote))
         log = said + adb.call("logcat", "-d", "-T", f"{start}.000")
-        adb.call("pull", f"{remote}/times.csv", str(case.parent / "times.csv"))
+        adb.call("pull", f"{remote}/times.csv", str(pushed / "times.csv"))
     finally:
         adb.try_call("shell", f"rm -rf {remote}")
     return Ran(
@@ -93,7 +89,7 @@ def run_on_phone(
         outputs=(),
         engine=f"{adb.model()}, by adb",
         checked=True,
-        times_ms=_times(case.parent / "times.csv"),
+        times_ms=_times(pushed / "times.csv"),
     )
 
 
@@ -190,22 +186,19 @@ def _options(spec: ProviderSpec) -> list[str]:
     return ["-i", "backend_path|libQnnHtp.so"] if spec.name == "qnn" else []
 
 
-def _write_case(
-    case: Path,
-    model: Path,
-    feeds: Sequence[Mapping[str, npt.NDArray[Any]]],
-    expected: Sequence[Mapping[str, npt.NDArray[Any]]],
-) -> None:
+def _write_case(place: Path, case: Case) -> None:
     """Lay a model out as onnx does its test cases."""
-    case.mkdir(parents=True)
-    shutil.copyfile(model, case / "model.onnx")
-    for number, (feed, outputs) in enumerate(zip(feeds, expected, strict=True)):
-        folder = case / f"test_data_set_{number}"
+    place.mkdir(parents=True)
+    shutil.copyfile(case.path, place / "model.onnx")
+    for data in data_files(case.path):
+        shutil.copyfile(data, place / data.name)
+    for number, (feed, outputs) in enumerate(zip(case.feeds, case.expected, strict=True)):
+        folder = place / f"test_data_set_{number}"
         folder.mkdir()
         for kind, arrays in (("input", feed), ("output", outputs)):
-            for place, (name, array) in enumerate(arrays.items()):
+            for index, (name, array) in enumerate(arrays.items()):
                 tensor = onnx.numpy_helper.from_array(np.ascontiguousarray(array), name)
-                (folder / f"{kind}_{place}.pb").write_bytes(tensor.SerializeToString())
+                (folder / f"{kind}_{index}.pb").write_bytes(tensor.SerializeToString())
 
 
 def _times(path: Path) -> tuple[float, ...]:

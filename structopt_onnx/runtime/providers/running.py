@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 import onnx
 
 from structopt_onnx.errors import StructoptError
+from structopt_onnx.model.loading import SOURCE
 from structopt_onnx.rewriting.target import TARGETS
 from structopt_onnx.runtime.coverage import Coverage, coverage
 from structopt_onnx.runtime.providers import web
 from structopt_onnx.runtime.providers.case import Case
-from structopt_onnx.runtime.providers.fixed import alike, fixed_copy, lowered
+from structopt_onnx.runtime.providers.fixed import alike, data_files, fixed_copy, lowered
 from structopt_onnx.runtime.providers.local import NotHere, run_in_session
 from structopt_onnx.runtime.providers.phone import has_phone_tools, run_on_phone
 from structopt_onnx.runtime.providers.status import Unavailable
@@ -31,8 +32,21 @@ if TYPE_CHECKING:
 _FEEDS = 4
 
 
-def prepare(model: ir.Model, feeds: Sequence[Feeds], libraries: Sequence[Path] = ()) -> Case:
-    """Fix a model's shapes and run it on the CPU.
+def prepare(
+    model: ir.Model, feeds: Sequence[Feeds], path: Path, libraries: Sequence[Path] = ()
+) -> Case:
+    """Write a model with fixed shapes and run it on the CPU.
+
+    Parameters
+    ----------
+    model
+        Not changed.
+    feeds
+        Inputs; those of the first one's shapes are taken.
+    path
+        Where to write it; to be kept as long as the case.
+    libraries
+        Shared libraries with custom operators.
 
     Raises
     ------
@@ -42,9 +56,10 @@ def prepare(model: ir.Model, feeds: Sequence[Feeds], libraries: Sequence[Path] =
         When the CPU can't run it.
     """
     chosen = alike(feeds, _FEEDS)
-    proto = fixed_copy(model, chosen[0])
-    session = Session(proto.SerializeToString(), optimize=False, libraries=libraries)
-    return Case(model, proto, chosen, [session.run(feed) for feed in chosen], libraries)
+    fixed_copy(model, chosen[0], path)
+    name = str(model.meta.get(SOURCE, path.name))
+    session = Session(path, optimize=False, libraries=libraries, name=name)
+    return Case(model, path, chosen, [session.run(feed) for feed in chosen], libraries)
 
 
 def run_provider(case: Case, spec: ProviderSpec, packages: str) -> Ran | Coverage:
@@ -66,20 +81,18 @@ def run_provider(case: Case, spec: ProviderSpec, packages: str) -> Ran | Coverag
     """
     with TemporaryDirectory(prefix="structopt-onnx-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
-        path = folder / "model.onnx"
         if has_phone_tools(packages):
-            onnx.save(case.proto, path)
-            return run_on_phone(spec, path, case.feeds, case.expected, Path(packages))
+            return run_on_phone(spec, case, folder, Path(packages))
         if spec.way == "lists":
             return predict(case, spec)
         if spec.way == "web":
-            copy = onnx.ModelProto()
-            copy.CopyFrom(case.proto)
-            onnx.save(lowered(copy, web.NEWEST_OPSET, web.NEWEST_IR), path)
+            if data_files(case.path):
+                raise Unavailable("over 2 GB, more than one file without external data can hold")
+            path = folder / "model.onnx"
+            onnx.save(lowered(onnx.load(case.path), web.NEWEST_OPSET, web.NEWEST_IR), path)
             return web.run_in_web(spec, path, case.feeds, folder, packages)
-        onnx.save(case.proto, path)
         try:
-            return run_in_session(spec, case, path, folder, packages)
+            return run_in_session(spec, case, folder, packages)
         except NotHere:
             if not spec.predicted:
                 raise
