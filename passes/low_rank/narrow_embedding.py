@@ -84,6 +84,11 @@ class NarrowEmbedding(Pass):
     unseen
         Weight, from 0 to 1, of the table's own second moment beside that of the calibration data:
         see factor-embedding.
+
+    Raises
+    ------
+    ValueError
+        When `unseen` is not between 0 and 1.
     """
 
     name: ClassVar[str] = "narrow-embedding"
@@ -98,6 +103,10 @@ class NarrowEmbedding(Pass):
     target: str = "cpu"
     rank_multiple: int = 0
     unseen: float = 0.6
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.unseen <= 1:
+            raise ValueError(f"unseen is {self.unseen}, not between 0 and 1")
 
     def needs(self, scope: Scope, facts: Facts) -> Iterable[Statistic]:
         """Return the moments of what is gathered from each table found."""

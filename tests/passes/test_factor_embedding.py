@@ -17,6 +17,7 @@ from structopt_onnx.errors import UsageError
 from structopt_onnx.model.loading import load
 from structopt_onnx.model.saving import to_proto
 from structopt_onnx.passes.low_rank.factor_embedding import FactorEmbedding
+from structopt_onnx.passes.low_rank.narrow_embedding import NarrowEmbedding
 from structopt_onnx.rewriting.manager import PassManager, Planned
 from structopt_onnx.rewriting.pipeline import parse_pipeline
 from structopt_onnx.rewriting.target import CpuTarget
@@ -176,6 +177,8 @@ def test_a_gather_is_charged_for_the_rows_it_reads():
     assert option.before.of("time") < option.after.of("time") < 1e-5
 
 
-def test_a_share_outside_its_range_is_a_usage_error():
-    with pytest.raises(UsageError, match=r"unseen is 1\.5, not between 0 and 1"):
-        parse_pipeline("factor-embedding{unseen=1.5}", {"factor-embedding": FactorEmbedding})
+@pytest.mark.parametrize("step", [FactorEmbedding, NarrowEmbedding])
+@pytest.mark.parametrize("share", [1.5, -0.1, "nan"])
+def test_a_share_outside_its_range_is_a_usage_error(step, share):
+    with pytest.raises(UsageError, match=rf"unseen is {share}, not between 0 and 1"):
+        parse_pipeline(f"{step.name}{{unseen={share}}}", {step.name: step})
