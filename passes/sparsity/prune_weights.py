@@ -72,6 +72,7 @@ class PruneWeights(Pass):
     exactness: ClassVar[Exactness] = Exactness.LOSSY
     brief: ClassVar[bool] = False
     lowers: ClassVar[frozenset[Objective]] = frozenset({"bytes"})
+    counts_zeros: ClassVar[bool] = True
     refusals: ClassVar[dict[str, str]] = {
         **REFUSALS,
         "no-zeros-pay": "at no share of zeros on offer would the weight take fewer bytes",

@@ -54,6 +54,7 @@ class RoundNonzeros(Pass):
 
     name: ClassVar[str] = "round-nonzeros"
     exactness: ClassVar[Exactness] = Exactness.LOSSY
+    counts_zeros: ClassVar[bool] = True
     canonical: ClassVar[bool] = True  # what it saves is seen once the weight is encoded
     refusals: ClassVar[dict[str, str]] = {
         "superseded": "an earlier rewrite of the plan took the weight",

@@ -127,6 +127,11 @@ class Bench:
         return tuple(step for step in self.options.steps() if _encodes(step))
 
     @property
+    def encodes(self) -> bool:
+        """Return whether weights with zeros are stored encoded in the end."""
+        return any(getattr(step, "sparse_format", "none") != "none" for step in self.encoding_steps)
+
+    @property
     def promise(self) -> Exactness:
         """Return what a file without lossy rewrites is held to."""
         steps = (*self.exact_steps, *self.encoding_steps)
@@ -170,7 +175,7 @@ class Bench:
         gates: list[Gate] = [
             NameFilter(options.only, options.skip),
             Deny(deny),
-            MustPay(self.target, options.objective),
+            MustPay(self.target, options.objective, self.encodes),
             Fuel(fuel),
         ]
         return PassManager(
@@ -195,7 +200,7 @@ class Bench:
     def planned_cost(self, model: ir.Model) -> Cost:
         """Return `cost` of a plan's model, with weights as they will be stored in the end."""
         cost = self.cost(model)
-        if any(getattr(step, "sparse_format", "none") != "none" for step in self.encoding_steps):
+        if self.encodes:
             cost = replace(cost, bytes=graph_cost(model, Facts(model), encoded=True).bytes)
         return cost
 

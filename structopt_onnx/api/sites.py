@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from structopt_onnx.calibration.streaming import StreamedMoments
 from structopt_onnx.report.plan_record import OptionReport, SiteReport
 from structopt_onnx.report.spectrum import thinned
+from structopt_onnx.rewriting.cost import spared
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    import onnx_ir as ir
 
     from structopt_onnx.api.bench import Bench
     from structopt_onnx.api.exact import ExactStage
@@ -193,11 +196,23 @@ def collect_sites(bench: Bench, exact: ExactStage, fit: Samples) -> list[Site]:
     only cuts of what is numerically zero are on offer.
     """
     with nullcontext() if bench.blind else statistics_of(bench, exact, fit, bench.lossy_steps):
-        return [
+        sites = [
             Site(step, choice, exact_only=bench.blind)
             for step in bench.lossy_steps
             for choice in exact.manager.choices(exact.model, step)
         ]
+    for site in sites if bench.encodes else ():
+        if not site.step.counts_zeros:
+            site.choice = _encoded(site.choice, exact.model)
+    return sites
+
+
+def _encoded(choice: Choice, model: ir.Model) -> Choice:
+    """Count the weights of a choice by what they take encoded; what it makes of them is dense."""
+    held = (model.graph.initializers.get(name) for name in choice.site)
+    less = spared(v.const_value for v in held if v is not None and v.const_value is not None)
+    options = tuple(replace(option, before=option.before + less) for option in choice.options)
+    return replace(choice, options=options)
 
 
 @contextmanager

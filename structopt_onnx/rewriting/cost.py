@@ -123,6 +123,12 @@ def weight_cost(weights: Iterable[ir.TensorProtocol], *, encoded: bool = False) 
     return total
 
 
+def spared(weights: Iterable[ir.TensorProtocol]) -> Cost:
+    """Return the bytes, not positive, by which tensors take less encoded than dense."""
+    known = list(weights)
+    return Cost(bytes=weight_cost(known, encoded=True).bytes - weight_cost(known).bytes)
+
+
 def graph_cost(model: ir.Model, facts: Facts, *, encoded: bool = False) -> Cost:
     """Return the static cost of a whole model, subgraphs and functions included.
 

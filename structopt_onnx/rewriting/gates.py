@@ -34,16 +34,26 @@ class MustPay:
     Passes marked canonical are let through; so are library steps, which the manager measures.
     A lossy patch was weighed by the planner, maybe by times measured: where time is minimized it
     need only have fewer products or bytes.
+
+    Parameters
+    ----------
+    target
+        Predicts the time.
+    objective
+        What must fall.
+    encoded
+        Whether weights with zeros will be stored encoded in the end, and count as that.
     """
 
     target: Target
     objective: Objective = "time"
+    encoded: bool = False
 
     def admit(self, step: Step, patch: Patch | None, facts: Facts) -> Refusal | None:
         """Return None to admit, or why not."""
         if patch is None or (isinstance(step, Pass) and step.canonical):
             return None
-        before, after = patch_cost(patch, facts, self.target)
+        before, after = patch_cost(patch, facts, self.target, encoded=self.encoded)
         was = (before.of(self.objective), before.nodes, before.bytes)
         becomes = (after.of(self.objective), after.nodes, after.bytes)
         if becomes < was:

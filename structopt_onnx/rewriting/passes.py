@@ -107,8 +107,9 @@ class Pass(ABC):
     Class attributes: `name` as used in pipeline text, `exactness`, `refusals` (every code with
     its meaning), `canonical` for passes whose patches need not lower the cost because they
     bring a graph into the form others look for, `encodes` for those that run once everything else
-    is done, because others would undo them, `lowers`: the costs of which any may fall, and `brief`
-    for those whose choices take seconds at most, so that a first look can afford them.
+    is done, because others would undo them, `lowers`: the costs of which any may fall, `brief`
+    for those whose choices take seconds at most, so that a first look can afford them, and
+    `counts_zeros` for those whose choices count weights by what they take encoded.
     """
 
     name: ClassVar[str]
@@ -118,6 +119,7 @@ class Pass(ABC):
     encodes: ClassVar[bool] = False
     lowers: ClassVar[frozenset[Objective]] = frozenset(get_args(Objective))
     brief: ClassVar[bool] = True
+    counts_zeros: ClassVar[bool] = False
 
     def needs(self, scope: Scope, facts: Facts) -> Iterable[Statistic]:
         """Return the activation statistics that would help this pass; none by default."""

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from structopt_onnx.model.edit import Edit, Fresh, NewNode, Operand
 from structopt_onnx.model.inference import infer_outputs, node_proto
 from structopt_onnx.model.scope import inner_nodes
-from structopt_onnx.rewriting.cost import Cost, node_cost, node_macs, weight_cost
+from structopt_onnx.rewriting.cost import Cost, node_cost, node_macs, spared, weight_cost
 from structopt_onnx.rewriting.encodings import encoded_bytes
 
 if TYPE_CHECKING:
@@ -24,8 +24,19 @@ if TYPE_CHECKING:
 Dims = tuple[int, ...]
 
 
-def patch_cost(patch: Patch, facts: Facts, target: Target) -> tuple[Cost, Cost]:
+def patch_cost(
+    patch: Patch, facts: Facts, target: Target, *, encoded: bool = False
+) -> tuple[Cost, Cost]:
     """Compare the nodes and weights that a patch takes out with those it puts in.
+
+    Parameters
+    ----------
+    patch, facts
+        The patch, and what is known of the model.
+    target
+        Predicts the seconds.
+    encoded
+        Whether weights with zeros count by what they take encoded; that saves no time.
 
     Returns
     -------
@@ -33,7 +44,8 @@ def patch_cost(patch: Patch, facts: Facts, target: Target) -> tuple[Cost, Cost]:
         Before and after, with predicted seconds on the target. Weights that live on count on
         neither side, unless they get new numbers: then by what they take encoded.
     """
-    before = weight_cost(v.const_value for v in patch.dying_initializers() if v.const_value)
+    dying = [v.const_value for v in patch.dying_initializers() if v.const_value]
+    before = weight_cost(dying)
     after = Cost()
     fresh_weights: dict[Fresh, ir.TensorProtocol] = {}
     for scope, edit in patch.edits.items():
@@ -43,6 +55,9 @@ def patch_cost(patch: Patch, facts: Facts, target: Target) -> tuple[Cost, Cost]:
         after += _added(scope, edit, facts, fresh_weights)
     after += weight_cost(fresh_weights.values())
     was, becomes = _replaced(patch)
+    if encoded:
+        was += spared(dying)
+        becomes += spared(fresh_weights.values())
     return (
         replace(before, seconds=target.seconds(before)) + was,
         replace(after, seconds=target.seconds(after)) + becomes,

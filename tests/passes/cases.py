@@ -13,7 +13,7 @@ header names the pass as pipeline text and may hold
 ``calibration: seeded``
     gather statistics on the samples first;
 ``objective: NAME``
-    hold patches to the must-pay gate under this objective;
+    hold patches to the must-pay gate under this objective, for bytes with weights as encoded;
 ``shapes: observed``
     count costs on the shapes of a run, as where dimensions are symbolic;
 ``repeat: N``
@@ -255,7 +255,7 @@ def run_case(case: Case) -> Run:
     model = load(before)
     target = CpuTarget()
     objective: Any = case.get("objective", "" if case.is_lossy else "time")
-    gates = (MustPay(target, objective),) if objective else ()
+    gates = (MustPay(target, objective, objective == "bytes"),) if objective else ()
     shapes: dict[str, tuple[int, ...]] = {}
     if case.get("shapes") == "observed":
         shapes = observed_shapes(model, samples[0])
