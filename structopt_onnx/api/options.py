@@ -67,7 +67,9 @@ class OptimizeOptions:
     seed
         For synthetic inputs and the order of measurements.
     threads
-        Of the sessions used for validation and reported beside the benchmark's verdict.
+        Of the sessions used for validation and reported beside the benchmark's verdict: how many
+        the model will have where it runs. Factorizing and recovery take all cores that this
+        process may use, which an affinity such as that of ``taskset`` limits.
     benchmark, benchmark_seconds
         Whether to measure, and for how long.
     cost_seconds

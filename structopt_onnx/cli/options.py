@@ -75,7 +75,14 @@ Seed = Annotated[
     ),
 ]
 Threads = Annotated[
-    int, typer.Option("--threads", metavar="N", min=1, help="Threads of the runtime's sessions.")
+    int,
+    typer.Option(
+        "--threads",
+        metavar="N",
+        min=1,
+        help="Threads of the runtime's sessions, as where the model will run. Factorizing and "
+        "recovery take all cores that this process may use.",
+    ),
 ]
 
 Data = Annotated[

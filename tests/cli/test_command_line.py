@@ -75,6 +75,12 @@ def test_sentences_in_the_help_have_single_spaces(run, name):
     assert not re.search(r"\S  +\S", head)
 
 
+@pytest.mark.parametrize("name", ["optimize", "export"])
+def test_what_threads_are_not_about_is_in_the_help(run, name):
+    text = " ".join(run(name, "--help").out.split())
+    assert "Factorizing and recovery take all cores that this process may use." in text
+
+
 def test_the_exit_codes_are_in_the_help(run):
     text = run("--help").out
     codes = re.findall(r"\b(\d+) \w", text.partition("Exit codes:")[2])
