@@ -52,6 +52,39 @@ def cost(site: ConvSite, facts: Facts, layout: Layout, target: str) -> Cost:
     return replace(total, seconds=seconds)
 
 
+def cost_alone(
+    site: ConvSite,
+    kernel: tuple[int, ...],
+    made: tuple[int, ...],
+    target: str,
+    *,
+    biased: bool,
+    nodes: int,
+) -> Cost:
+    """Count one convolution with a site's channels, its bias included.
+
+    Parameters
+    ----------
+    site
+        Whose channels, groups and type.
+    kernel
+        Its taps per axis.
+    made
+        Shape of what it makes, batch and channels first.
+    target
+        Where time is predicted: that of channels filled up to its multiple.
+    biased, nodes
+        Whether there is a bias, and how many operators to count.
+    """
+    size = math.prod(site.shape[:2]) * math.prod(kernel)
+    parameters = size + site.outputs * biased
+    macs = size * math.prod((made[0], *made[2:]))
+    total = Cost(parameters, int(parameters * site.tensor.dtype.itemsize), macs, nodes)
+    multiple = TARGETS[target].conv_rank_multiple
+    filled = macs * -(-site.outputs // multiple) * multiple // site.outputs
+    return replace(total, seconds=TARGETS[target].seconds(replace(total, macs=filled)))
+
+
 def offered(options: Sequence[Option]) -> tuple[Option, ...]:
     """Keep options that no other beats in error, parameters and products at once.
 

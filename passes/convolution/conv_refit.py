@@ -16,6 +16,7 @@ from structopt_onnx.passes.convolution.conv_cost import cost
 from structopt_onnx.passes.convolution.conv_rows import dense
 from structopt_onnx.passes.convolution.conv_site import REFUSALS, ConvSite, find_sites
 from structopt_onnx.passes.convolution.conv_statistic import LARGEST_PATCH, patches_of
+from structopt_onnx.passes.convolution.geometry import Window
 from structopt_onnx.rewriting.passes import Refusal
 
 if TYPE_CHECKING:
@@ -143,12 +144,30 @@ def regression_of(
     weights where the samples show little. Errors count on the data alone.
     """
     blocks = site.blocks(facts)
-    groups, outputs, inputs = blocks.shape
     if moments is None:
-        white = tuple(Joint(np.eye(inputs), block) for block in blocks)
+        white = tuple(Joint(np.eye(blocks.shape[2]), block) for block in blocks)
         return Regression(white, white, float(np.sum(blocks * blocks)), None)
+    slides = Window(site.kernel, site.strides, site.dilations, site.pads or ())
+    return fitted_to(blocks, slides, moments, unseen)
+
+
+def fitted_to(blocks: FloatArray, slides: Window, moments: Moments, unseen: float) -> Regression:
+    """Return what filters make of the patches before a window, per group.
+
+    Parameters
+    ----------
+    blocks
+        The filters, float64 [groups, outputs, inputs].
+    slides
+        What the patches are cut out by.
+    moments
+        Of the patches, group by group.
+    unseen
+        Least share of white inputs.
+    """
+    groups, outputs, inputs = blocks.shape
     # Positions share most of their numbers: what counts is how many patches lie side by side.
-    shared = math.prod(max(1.0, k / s) for k, s in zip(site.kernel, site.strides, strict=True))
+    shared = math.prod(max(1.0, k / s) for k, s in zip(slides.kernel, slides.strides, strict=True))
     share = max(_LEAST_WHITE, unseen_share(unseen, moments.count / shared / moments.mean.size))
     seen, fitted, total = [], [], 0.0
     for group, block in enumerate(blocks):

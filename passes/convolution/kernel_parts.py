@@ -26,6 +26,11 @@ def label(taps: Taps) -> str:
     return "taps " + ",".join(f"{t.start}:{t.stop}" + f":{t.step}" * (t.step > 1) for t in taps)
 
 
+def sizes(taps: Taps) -> tuple[int, ...]:
+    """Return how many taps are kept per axis."""
+    return tuple(len(range(t.start, t.stop, t.step)) for t in taps)
+
+
 def kept_features(kernel: tuple[int, ...], taps: Taps, channels: int) -> np.ndarray:
     """Return which numbers of a patch a part of a kernel sees, channel by channel."""
     places = np.arange(np.prod(kernel)).reshape(kernel)[taps].reshape(-1)
@@ -56,7 +61,7 @@ def part_of(
     if not leaves_input(pads, dims):
         return None
     attributes: dict[str, AttributeValue] = {
-        "kernel_shape": tuple(len(range(t.start, t.stop, t.step)) for t in taps),
+        "kernel_shape": sizes(taps),
         "strides": slides.strides,
         "dilations": tuple(d * t.step for d, t in zip(slides.dilations, taps, strict=True)),
         "pads": tuple(max(pad, 0) for pad in pads),
@@ -64,7 +69,7 @@ def part_of(
     return attributes, pads
 
 
-def parts_of(kernel: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:
+def parts_of(kernel: tuple[int, ...]) -> Iterator[Taps]:
     """Yield the parts of a kernel worth trying: all taps of an axis, or fewer, cut axes alike."""
     for taps in product(*(_lines(size) for size in kernel)):
         cut = {
@@ -73,6 +78,15 @@ def parts_of(kernel: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:
             if line != slice(0, size, 1)
         }
         if len(cut) == 1:
+            yield taps
+
+
+def middle_parts_of(kernel: tuple[int, ...]) -> Iterator[Taps]:
+    """Yield parts around the middle that are cut along every axis with the most taps."""
+    for taps in parts_of(kernel):
+        rows = list(zip(taps, kernel, sizes(taps), strict=True))
+        middle = all(t.step == 1 and t.start == (size - left) // 2 for t, size, left in rows)
+        if middle and all(left < size for _, size, left in rows if size == max(kernel)):
             yield taps
 
 

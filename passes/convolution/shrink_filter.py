@@ -37,6 +37,7 @@ from structopt_onnx.passes.convolution.kernel_parts import (
     label,
     part_of,
     parts_of,
+    sizes,
 )
 from structopt_onnx.passes.convolution.taps import SLICES_BY_INPUT
 from structopt_onnx.rewriting.passes import Pass
@@ -103,7 +104,7 @@ def _attempt(site: ConvSite, taps: Taps, facts: Facts) -> Attempt | None:
     attributes: dict[str, AttributeValue] = {**site.uses[0].node.attributes, **part[0]}
     attributes.pop("auto_pad", None)
     kept = kept_features(site.kernel, taps, site.inputs // site.groups)
-    shape = (*site.shape[:2], *(len(range(t.start, t.stop, t.step)) for t in taps))
+    shape = (*site.shape[:2], *sizes(taps))
     stage = Stage("shrunk", "Conv", attributes, shape, crop=part[1])
     layout = Layout(label(taps), (), (stage,))
     return Attempt(layout, partial(_fit, kept=kept))

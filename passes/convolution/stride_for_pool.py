@@ -24,7 +24,7 @@ Exactness
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
@@ -36,15 +36,19 @@ from structopt_onnx.linalg.separable import unseen_share
 from structopt_onnx.model.edit import Edit, Fresh, NewNode
 from structopt_onnx.model.exactness import Exactness
 from structopt_onnx.model.patch import Patch
-from structopt_onnx.passes.convolution.conv_cost import offered
+from structopt_onnx.passes.convolution.conv_cost import cost_alone, offered
 from structopt_onnx.passes.convolution.conv_refit import REFIT_REFUSALS
 from structopt_onnx.passes.convolution.conv_to_pool import PooledSite, pooled_site
-from structopt_onnx.passes.convolution.kernel_parts import kept_features, label, part_of, parts_of
+from structopt_onnx.passes.convolution.kernel_parts import (
+    kept_features,
+    label,
+    part_of,
+    parts_of,
+    sizes,
+)
 from structopt_onnx.passes.convolution.lowered import lowered
 from structopt_onnx.passes.convolution.taps import SLICES_BY_INPUT, sliced
-from structopt_onnx.rewriting.cost import Cost
 from structopt_onnx.rewriting.passes import Choice, Option, Pass, Refusal
-from structopt_onnx.rewriting.target import TARGETS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -57,6 +61,7 @@ if TYPE_CHECKING:
     from structopt_onnx.model.scope import Scope
     from structopt_onnx.model.statistic import Statistic
     from structopt_onnx.passes.convolution.kernel_parts import Taps
+    from structopt_onnx.rewriting.cost import Cost
 
     FloatArray = npt.NDArray[np.float64]
 
@@ -132,7 +137,7 @@ class StrideForPool(Pass):
             if part is None or (min(part[1]) < 0 and not slices):
                 continue
             kept = kept_features(slides.kernel, taps, site.inputs // site.groups)
-            size = tuple(len(range(t.start, t.stop, t.step)) for t in taps)
+            size = sizes(taps)
             before, after = pooled, self._cost(match, facts, size, part[1])
             low = lowered(site.uses[0].data, part[0], facts) if min(part[1]) >= 0 else None
             if low is not None:
@@ -160,15 +165,15 @@ class StrideForPool(Pass):
         """Count the convolution as it is (`crop` None) or with a kernel in the pool's place."""
         site = match.site
         made = facts.concrete(site.uses[0].made if crop is None else match.made) or (1, 1)
-        bias = site.outputs if crop is not None or site.uses[0].bias is not None else 0
-        size = math.prod(site.shape[:2]) * math.prod(kernel)
         kept = 1 + _keeps_relu(match) + (min(crop or (0,)) < 0)
-        nodes = 2 + len(match.between) if crop is None else kept
-        parameters, macs = size + bias, size * math.prod((made[0], *made[2:]))
-        cost = Cost(parameters, int(parameters * site.tensor.dtype.itemsize), macs, nodes)
-        multiple = TARGETS[self.target].conv_rank_multiple
-        filled = macs * -(-site.outputs // multiple) * multiple // site.outputs
-        return replace(cost, seconds=TARGETS[self.target].seconds(replace(cost, macs=filled)))
+        return cost_alone(
+            site,
+            kernel,
+            made,
+            self.target,
+            biased=crop is not None or site.uses[0].bias is not None,
+            nodes=2 + len(match.between) if crop is None else kept,
+        )
 
 
 def _regression(match: PooledSite, moments: Moments, unseen: float) -> Regression:
