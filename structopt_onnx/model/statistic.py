@@ -113,6 +113,34 @@ class PatchTargetStatistic(PatchStatistic):
 
 
 @dataclass(frozen=True)
+class BlockStatistic(Statistic):
+    """Moments of the means of blocks of positions, and what differs within the blocks.
+
+    The last feature is the mean squared deviation from a block's mean, summed over channels. The
+    tensor is [N, C, spatial...].
+
+    Parameters
+    ----------
+    steps
+        Size of a block along each spatial axis, a divisor of that axis's size.
+    """
+
+    steps: tuple[int, ...]
+
+    def rows(self, array: Array, arrays: Mapping[str, Array]) -> Array:
+        """Return one row per block, [N * blocks, C + 1]."""
+        del arrays
+        count, channels, *sizes = array.shape
+        split = [n for size, s in zip(sizes, self.steps, strict=True) for n in (size // s, s)]
+        parts = array.astype(np.float64).reshape(count, channels, *split)
+        within = tuple(range(3, parts.ndim, 2))
+        means = parts.mean(axis=within, keepdims=True)
+        spread = ((parts - means) ** 2).mean(axis=within).sum(axis=1)
+        made = np.moveaxis(means.squeeze(within), 1, -1).reshape(-1, channels)
+        return np.concatenate([made, spread.reshape(-1, 1)], axis=1)
+
+
+@dataclass(frozen=True)
 class SequenceStatistic(Statistic):
     """Moments of a sequence's features at the steps that are not padding.
 

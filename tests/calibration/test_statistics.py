@@ -8,6 +8,7 @@ from structopt_onnx.calibration.samples import load_samples
 from structopt_onnx.calibration.statistics import feature_sizes, gather
 from structopt_onnx.errors import DataError
 from structopt_onnx.model.statistic import (
+    BlockStatistic,
     PatchStatistic,
     PatchTargetStatistic,
     SequenceStatistic,
@@ -220,6 +221,20 @@ def test_patches_lie_beside_what_is_made_of_them():
     made = windows(-np.inf).max(axis=-1)
     rows = np.concatenate([windows(0.0).reshape(9, 6), made], axis=1)
     assert found.count == 9
+    np.testing.assert_allclose(found.covariance, cov(rows), atol=1e-6)
+
+
+def test_blocks_show_their_means_and_what_differs_within():
+    model = model_of("g (float[N, 2, 4, 3] x) => (float[N, 2, 4, 3] y) { y = Neg(x) }")
+    x = RNG.normal(size=(3, 5, 2, 4, 3)).astype(np.float32) + 1
+    statistic = BlockStatistic(("y",), 1, (2, 1))
+    found = gathered(model, {"x": x}, statistic)[statistic]
+    upper, lower = -x[..., ::2, :].astype(np.float64), -x[..., 1::2, :].astype(np.float64)
+    means = np.moveaxis((upper + lower) / 2, 2, -1).reshape(-1, 2)
+    within = (((upper - lower) / 2) ** 2).sum(axis=2).reshape(-1, 1)
+    rows = np.concatenate([means, within], axis=1)
+    assert found.count == len(rows) == 90
+    np.testing.assert_allclose(found.mean, rows.mean(axis=0), atol=1e-6)
     np.testing.assert_allclose(found.covariance, cov(rows), atol=1e-6)
 
 
