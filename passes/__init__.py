@@ -22,6 +22,7 @@ from structopt_onnx.passes.convolution.conv_before_pool import ConvBeforePool
 from structopt_onnx.passes.convolution.decouple_conv import DecoupleConv
 from structopt_onnx.passes.convolution.fold_affine import FoldAffine
 from structopt_onnx.passes.convolution.hoist_stride import HoistStride
+from structopt_onnx.passes.convolution.lower_resolution import LowerResolution
 from structopt_onnx.passes.convolution.merge_linear_convs import MergeLinearConvs
 from structopt_onnx.passes.convolution.merge_matmuls import MergeMatmuls
 from structopt_onnx.passes.convolution.pool_before_conv import PoolBeforeConv
@@ -81,6 +82,7 @@ OWN: tuple[type[Step], ...] = (
     ShrinkFilter,
     DecoupleConv,
     StrideForPool,
+    LowerResolution,
     FactorEmbedding,
     FactorRecurrentInput,
     NarrowEmbedding,
