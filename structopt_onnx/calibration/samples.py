@@ -23,6 +23,8 @@ _PARTS = 3
 # Without sources, every part has a block of each stretch: of so many at most, of a length at least
 # at which neighbours across a cut are few.
 _MOST_STRETCHES, _LEAST_STRETCH = 5, 30
+# Share of so many samples that is probed with, and that is judged by; and that of further ones.
+_JUDGED, _FIRST, _JUDGED_BEYOND = 0.2, 1000, 0.05
 
 
 class Samples(Sequence[Feeds]):
@@ -129,9 +131,12 @@ class Samples(Sequence[Feeds]):
             start += len(rows)
 
     def split(
-        self, fractions: tuple[float, float, float] = (0.6, 0.2, 0.2)
+        self, fractions: tuple[float, float, float] | None = None
     ) -> tuple[Samples, Samples, Samples]:
         """Split into parts to fit on, to probe with, and to judge by; none is empty.
+
+        Without fractions the last two have a fifth each of a thousand samples and a twentieth of
+        what is beyond: some hundreds tell an error, and fits gain by all they get.
 
         Whole sources go to one part where the data names at least three. Otherwise the parts are
         contiguous blocks, and `blocked` is set on them: one block each, or one of every stretch of
@@ -149,6 +154,7 @@ class Samples(Sequence[Feeds]):
                 f"{self.origin} holds {len(self)} samples; calibration needs at least {_PARTS} "
                 "(to fit on, to probe with, to judge by), better 50 or more"
             )
+        fractions = fractions or _fractions(len(self))
         sources = self.sources
         names = [] if sources is None else list(dict.fromkeys(sources.tolist()))
         if sources is None or len(names) < _PARTS:
@@ -244,6 +250,11 @@ def _sources(batches: Sequence[Batch], parts: Sequence[Part]) -> Array | None:
         else:
             names.append(np.full(part.count, named))
     return np.concatenate(names)
+
+
+def _fractions(count: int) -> tuple[float, float, float]:
+    judged = _JUDGED * min(count, _FIRST) + _JUDGED_BEYOND * max(0, count - _FIRST)
+    return 1 - 2 * judged / count, judged / count, judged / count
 
 
 def _blocks(count: int, fractions: tuple[float, float, float]) -> list[Array]:

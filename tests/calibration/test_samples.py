@@ -56,6 +56,13 @@ def test_blocks_follow_the_fractions(count, weights):
         assert abs(size - count * weight / sum(weights)) <= 2.5
 
 
+@pytest.mark.parametrize(
+    ("count", "sizes"), [(10, [6, 2, 2]), (1000, [600, 200, 200]), (2000, [1500, 250, 250])]
+)
+def test_what_judges_need_not_grow_as_what_is_fitted_to(count, sizes):
+    assert [len(part) for part in made(count).split()] == sizes
+
+
 def test_many_sources_are_shared_out_near_the_fractions():
     sources = np.repeat(np.arange(40), 5)
     sizes = [len(part) for part in made(200, sources).split()]
