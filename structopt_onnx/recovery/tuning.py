@@ -1,8 +1,8 @@
 """Fine-tuning: a student's weights moved towards a teacher's outputs (Hinton et al., 2015).
 
-The loss is the relative squared error of the outputs and, with less weight, of the hidden tensors
-that both models have under the same name (FitNets: Romero et al., 2015): a few hundred samples say
-more of a deep model when every layer is told what it should have made.
+The loss is the relative squared error of the outputs and, with more weight, the mean of those of
+the hidden tensors that both models have under the same name (FitNets: Romero et al., 2015): a few
+hundred samples say more of a deep model when every layer is told what it should have made.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _BATCH, _BLUR = 32, 1.2
 _STEP, _LEAST_SCALE = 0.01, 0.01
 _WARM_UP = 20
 _BETAS = (0.9, 0.99)
-_HIDDEN_WEIGHT = 1.0
+_HIDDEN_WEIGHT = 10.0
 _LEAST_ENERGY = 1e-12
 
 
