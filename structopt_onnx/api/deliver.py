@@ -61,6 +61,8 @@ class Candidate:
     faster: Callable[[], Candidate | None] | None = None
 
 
+# Bytes that pads, sizes and axes of new nodes may take, which are initializers as weights are.
+_OPERANDS = 1024
 # Predicted times are sums in another order.
 _ROUNDING = 1e-9
 
@@ -105,7 +107,7 @@ def deliver(
 
     For a target that is not the CPU, the CPU's time is reported and decides nothing, and a file
     may be larger when more of it can run on the target. Where time is minimized and predicted to
-    fall, nodes and attributes may take more bytes than before; weights may not.
+    fall, nodes, attributes and pads may take more bytes than before; weights may not.
 
     Parameters
     ----------
@@ -165,7 +167,7 @@ def _buys_time(bench: Bench, delivery: Delivery) -> bool:
     if delivery.size is None or bench.options.objective != "time":
         return False
     before, after = bench.cost(bench.model, bench.shapes), delivery.size.cost
-    return after.bytes <= before.bytes and after.of("time") < before.of("time")
+    return after.bytes <= before.bytes + _OPERANDS and after.of("time") < before.of("time")
 
 
 def _write(bench: Bench, delivery: Delivery, judged: Samples, most_bytes: int | None) -> None:
