@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
-from structopt_onnx.model.edit import Edit, Fresh, NewNode
+from structopt_onnx.model.edit import Edit, Fresh, NewNode, reading_replacements
 from structopt_onnx.passes.convolution.geometry import integer, integers, is_open, window
 from structopt_onnx.passes.convolution.pointwise import Pointwise
 from structopt_onnx.rewriting.cost import Cost, node_macs
@@ -41,22 +41,18 @@ class CoarseRegion:
         What the convolution makes.
     inside
         Nodes that work position by position on it alone, each with the operands that hold
-        positions; in graph order.
-    pooled
-        Nodes that make the same of blocks as of positions; in graph order.
+        positions.
+    nodes
+        All nodes that are rewritten, in graph order: these, and those that make the same of blocks
+        as of positions.
     raised
         Values that others read position by position, or that are graph outputs.
     """
 
     made: ir.Value
     inside: Mapping[ir.Node, tuple[int, ...]]
-    pooled: tuple[ir.Node, ...]
+    nodes: tuple[ir.Node, ...]
     raised: tuple[ir.Value, ...]
-
-    @property
-    def nodes(self) -> tuple[ir.Node, ...]:
-        """All nodes that are rewritten."""
-        return (*self.inside, *self.pooled)
 
     def costs(self, steps: tuple[int, ...], facts: Facts, target: str) -> tuple[Cost, Cost]:
         """Count the nodes on a target: on all positions, and on blocks with what raises them."""
@@ -89,7 +85,8 @@ class CoarseRegion:
         opset
             Decides on the form of Resize.
         """
-        lows, nodes = {self.made: low}, []
+        lows: dict[ir.Value, Fresh] = {self.made: low}
+        nodes: list[NewNode] = []
         rewire: dict[ir.Value, ir.Value | Fresh] = {}
         for node in self.nodes:
             inputs: list[Operand] = list(node.inputs)
@@ -111,7 +108,8 @@ class CoarseRegion:
             whole = Fresh(f"{value.name}_raised")
             nodes.append(NewNode("Resize", (lows[value], roi, by), (whole,), _COPIES))
             rewire[value] = whole
-        return Edit((conv, *self.nodes), tuple(nodes), (), rewire)
+        # What is less its own mean reads a node that is rewritten, too.
+        return Edit((conv, *self.nodes), reading_replacements(nodes, rewire), (), rewire)
 
 
 def on_blocks(shape: tuple[int, ...], steps: tuple[int, ...]) -> tuple[int, ...]:
@@ -152,18 +150,17 @@ class CoarseRegions:
                     waiting.append(output)
                 elif index == 0 and self._pools(node, axes):
                     pooled.add(node)
-        follow = sorted(inside, key=self._order.__getitem__)
+        nodes = tuple(sorted({*inside, *pooled}, key=self._order.__getitem__))
         raised = [
             value
-            for value in (made, *(node.outputs[0] for node in follow))
+            for value in (made, *(node.outputs[0] for node in nodes if node in inside))
             if value.is_graph_output()
             or any(
                 node not in pooled and index not in inside.get(node, ())
                 for node, index in value.uses()
             )
         ]
-        ends = sorted(pooled, key=self._order.__getitem__)
-        return CoarseRegion(made, {n: inside[n] for n in follow}, tuple(ends), tuple(raised))
+        return CoarseRegion(made, inside, nodes, tuple(raised))
 
     def _operands(self, node: ir.Node) -> tuple[int, ...] | None:
         """Return the inputs with the output's positions where one position is read for each."""
@@ -179,7 +176,7 @@ class CoarseRegions:
             return False
         if node.op_type not in _REDUCTIONS:
             return node.op_type in _GLOBAL
-        rank = self._facts.rank(node.inputs[0]) or 0
+        rank = self._facts.rank(node.inputs[0])
         along = integers(node, "axes", ())
         if len(node.inputs) > 1 and node.inputs[1] is not None:
             given = self._facts.array(node.inputs[1])
@@ -188,4 +185,4 @@ class CoarseRegions:
             along = tuple(given.tolist())
         if not along:
             return not integer(node, "noop_with_empty_axes", 0)
-        return axes <= {axis % rank for axis in along}
+        return rank is not None and axes <= {axis % rank for axis in along}

@@ -143,7 +143,7 @@ def coarse_site(weight: ir.Value, scope: Scope, facts: Facts) -> CoarseSite | Re
         return Refusal(code, f"axis {2 + (unknown or list(even))[0]} of '{made.name}'", name)
     steps = tuple(2 if even.get(axis) else 1 for axis in range(first.axes))
     ones = (1,) * first.axes
-    kernel, dilations = composed_window(first, Window(steps, steps, ones, ones * 0))
+    kernel, dilations = composed_window(first, Window(steps, steps, ones, (0,) * (2 * first.axes)))
     strides = tuple(s * step for s, step in zip(first.strides, steps, strict=True))
     features = site.inputs * math.prod(kernel)
     if features > LARGEST_PATCH:

@@ -34,6 +34,12 @@ _TAILS = {
     ],
     "gated": [("Sigmoid", ["c"], {}), ("Mul", ["c", 0], {}), ("Add", [1, "shift"], {})],
     "mixed": [("Conv", ["c", "point"], {}), ("Relu", [0], {}), ("Conv", [1, "point"], {})],
+    "less its mean": [("GlobalAveragePool", ["c"], {}), ("Sub", ["c", 0], {})],
+    "by its mean": [
+        ("GlobalAveragePool", ["c"], {}),
+        ("Tanh", ["c"], {}),
+        ("Mul", [1, 0], {}),
+    ],
     "joined": [("Conv", ["c", "point"], {}), ("Concat", ["c", 0], {"axis": 1})],
 }
 _EXITS = {  # operator, weights, and an attribute that is two per axis
