@@ -26,10 +26,11 @@ def write_whole(path: Path, content: bytes) -> None:
     OSError
         When it can't be written; the target is as it was.
     """
-    real = path.resolve() if path.is_symlink() else path
-    if real.exists() and not real.is_file():
-        real.write_bytes(content)
+    # Before the link is followed: that of a pipe leads to no file.
+    if path.exists() and not path.is_file():
+        path.write_bytes(content)
         return
+    real = path.resolve() if path.is_symlink() else path
     mode = stat.S_IMODE(real.stat().st_mode) if real.exists() else None
     temporary = temporary_beside(real, "tmp")
     try:
@@ -59,9 +60,9 @@ def sync_folder(folder: Path) -> None:
     """Make renames durable, where folders can be opened and synchronized at all."""
     if os.name != "posix":
         return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):  # some network file systems can't
+    with contextlib.suppress(OSError):  # some can't be read, some network file systems can't
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
             os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        finally:
+            os.close(descriptor)
