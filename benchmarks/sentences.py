@@ -1,11 +1,10 @@
 """Sentences to calibrate an encoder with: those of a file, filled up with WordNet's examples.
 
-    python benchmarks/sentences.py stsb.npz --wordnet /usr/share/wordnet \
-        --tokenizer tokenizer.json --out sentences.npz
+    python benchmarks/sentences.py stsb.npz --wordnet DIR --tokenizer tokenizer.json --out OUT.npz
 
 WordNet's glosses (Debian's wordnet-base) quote sentences; of those with six words or more, some are
-drawn at random. The file holds `input_ids` and `attention_mask`, and so does what is written, in
-random order and padded to one length. Needs `tokenizers`.
+drawn at random. The file holds `input_ids`, padded with 0, and `attention_mask`; so does what is
+written, in random order and padded to one length. Needs `tokenizers`.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ def main() -> None:
     tokenizer = Tokenizer.from_file(str(given.tokenizer))
     tokenizer.no_padding()
     tokenizer.no_truncation()
-    drawn = rng.permutation(len(texts))[: given.count - len(known)]
+    drawn = rng.permutation(len(texts))[: max(0, given.count - len(known))]
     rows = [tokenizer.encode(texts[k]).ids for k in drawn]
     rows = [row for row in rows if len(row) <= width]
     ids = np.zeros((len(known) + len(rows), width), np.int64)

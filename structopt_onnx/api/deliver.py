@@ -107,7 +107,7 @@ def deliver(
 
     For a target that is not the CPU, the CPU's time is reported and decides nothing, and a file
     may be larger when more of it can run on the target. Where time is minimized and predicted to
-    fall, nodes, attributes and pads may take more bytes than before; weights may not.
+    fall, nodes and attributes may take more bytes than before, initializers a kilobyte at most.
 
     Parameters
     ----------

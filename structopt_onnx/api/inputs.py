@@ -79,7 +79,22 @@ def samples_for(
         return synthetic_samples(
             opened.model, session.inputs, count=count, seed=seed, run=session.run
         )
-    samples = load_samples(data, session.inputs, optional=session.overridable)
+    return load_samples(data, session.inputs, optional=session.overridable)
+
+
+def without_padding(
+    opened: Opened, samples: Samples, *, threads: int, libraries: Sequence[Path]
+) -> Samples:
+    """Return samples of which the parts to fit on and to probe with come without padding.
+
+    Raises
+    ------
+    ModelError
+        When the model can't be opened.
+    """
+    if samples.synthetic:
+        return samples
+    session = Session(opened.stored, threads=threads, libraries=libraries)
     return samples.padded_by(padding_of(samples, session.inputs, session.run))
 
 

@@ -91,6 +91,8 @@ class Judge:
         self.cautious = cautious
         self._bench = bench
         self._samples = samples
+        # The user's metric may join samples, or count on their length.
+        self._given = samples.as_given()
         self._kept: list[dict[str, Any]] | None = None
         self._original: float | None = None
         self.evaluations = 0
@@ -140,7 +142,7 @@ class Judge:
         if not math.isfinite(error):
             return replace(nothing, error=error)
         if task.function is not None:
-            return Measured(error, spread, task.of_candidate(session, self._samples), original)
+            return Measured(error, spread, task.of_candidate(session, self._given), original)
         shares = {name: share for name, c in counts.items() if (share := c.share()) is not None}
         if not shares:
             raise UsageError(f"metric {task.name}: no output decides anything")
@@ -153,7 +155,7 @@ class Judge:
         task = self._bench.metric
         if task is not None and self._original is None:
             session = self._bench.session(self._bench.reference)
-            self._original = task.of_original(session, self._samples)
+            self._original = task.of_original(session, self._given)
         return self._original
 
     def _references(self) -> Iterable[tuple[Feeds, dict[str, Any]]]:

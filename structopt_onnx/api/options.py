@@ -68,8 +68,8 @@ class OptimizeOptions:
         For synthetic inputs and the order of measurements.
     threads
         Of the sessions used for validation and reported beside the benchmark's verdict: how many
-        the model will have where it runs. Factorizing and recovery take all cores that this
-        process may use, which an affinity such as that of ``taskset`` limits.
+        the model will have where it runs. Factorizing, by four workers at most, and recovery
+        take the cores that this process may use; ``taskset`` and its like limit them.
     benchmark, benchmark_seconds
         Whether to measure, and for how long.
     cost_seconds

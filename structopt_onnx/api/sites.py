@@ -208,7 +208,7 @@ def collect_sites(bench: Bench, exact: ExactStage, fit: Samples) -> list[Site]:
 
 
 def _encoded(choice: Choice, model: ir.Model) -> Choice:
-    """Count the weights of a choice by what they take encoded; what it makes of them is dense."""
+    """Count weights by what they take encoded, and what a choice makes of them as dense."""
     held = (model.graph.initializers.get(name) for name in choice.site)
     less = spared(v.const_value for v in held if v is not None and v.const_value is not None)
     options = tuple(replace(option, before=option.before + less) for option in choice.options)

@@ -86,10 +86,6 @@ class Part:
         """Return the feed of one sample, as views."""
         return {name: column.at(sample) for name, column in self.columns.items()}
 
-    def joined(self, samples: Sequence[int]) -> Feeds:
-        """Return the feed of several samples in one run; only when joinable."""
-        return {name: column.array[list(samples)] for name, column in self.columns.items()}
-
 
 def fit(
     arrays: Mapping[str, Array],

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from structopt_onnx.calibration.layout import Array, Feeds
     from structopt_onnx.runtime.session import TensorInfo
 
-# Samples that are run with and without it.
+# Samples that are run with and without it, beside the one that is shortest without.
 _LOOKS = 8
 # Relative L2 difference of an output that other shapes of the same sums make.
 _SAME = 1e-4
@@ -34,28 +34,26 @@ class Padding:
     Parameters
     ----------
     axes
-        For every such axis of the model, which its inputs name alike: its place in each of them.
+        Each as the name of an input and its place there. Those of one length are cut alike:
+        exporters give the length of two inputs two names.
     """
 
-    axes: tuple[Mapping[str, int], ...] = ()
+    axes: tuple[tuple[str, int], ...] = ()
 
     def cut(self, feeds: Feeds) -> Feeds:
-        """Return feeds without what is padding in all their rows, as views."""
-        for places in self.axes:
-            shown = [
-                np.moveaxis(feeds[name], axis, 0)
-                for name, axis in places.items()
-                if name in feeds and feeds[name].ndim > axis
-            ]
-            if len({len(array) for array in shown}) != 1 or not len(shown[0]):
-                continue
-            start = max(_run(array) for array in shown)
-            if 0 < start <= len(shown[0]) - _SHORTEST:
-                feeds = {
-                    name: np.take(array, range(start), places[name]) if name in places else array
-                    for name, array in feeds.items()
-                }
-        return feeds
+        """Return feeds without what is padding in all their rows, as views; the same where none."""
+        alike: dict[int, list[tuple[str, int]]] = {}
+        for name, axis in self.axes:
+            if name in feeds and feeds[name].ndim > axis:
+                alike.setdefault(feeds[name].shape[axis], []).append((name, axis))
+        cut = feeds
+        for length, places in alike.items():
+            start = max(_run(feeds[name], axis) for name, axis in places)
+            if 0 < start <= length - _SHORTEST:
+                cut = dict(cut)
+                for name, axis in places:
+                    cut[name] = cut[name][(slice(None),) * axis + (slice(start),)]
+        return cut
 
 
 def padding_of(
@@ -72,45 +70,55 @@ def padding_of(
     run
         Runs the model.
     """
-    padding = Padding(tuple(_named(inputs).values()))
+    padding = Padding(_named(inputs))
     if not padding.axes:
         return padding
-    pairs = ((feeds, padding.cut(feeds)) for feeds in samples)
-    padded = [(feeds, cut) for feeds, cut in pairs if cut is not feeds]
-    looked = padded[:: max(1, len(padded) // _LOOKS)]
+    sizes = {}
+    for index, feeds in enumerate(samples):
+        if (cut := padding.cut(feeds)) is not feeds:
+            sizes[index] = sum(array.size for array in cut.values())
+    if not sizes:
+        return Padding()
+    looked = {min(sizes, key=sizes.__getitem__), *list(sizes)[:: -(-len(sizes) // _LOOKS)]}
     try:
-        unseen = bool(padded) and all(_same(run(feeds), run(cut)) for feeds, cut in looked)
+        for index in sorted(looked):
+            if not _same(run(samples[index]), run(padding.cut(samples[index]))):
+                return Padding()
     except StructoptError:  # it runs at some lengths only
-        unseen = False
-    return padding if unseen else Padding()
+        return Padding()
+    return padding
 
 
-def _named(inputs: Sequence[TensorInfo]) -> dict[str, dict[str, int]]:
-    """Return the places of axes by their name, without what is the first axis of an input."""
+def _named(inputs: Sequence[TensorInfo]) -> tuple[tuple[str, int], ...]:
+    """Return the axes with a name that is not that of the first axis of an input."""
     first = {info.shape[0] for info in inputs if info.shape}
-    found: dict[str, dict[str, int]] = {}
-    for info in inputs:
-        for axis, size in enumerate(info.shape):
-            if isinstance(size, str) and size not in first:
-                found.setdefault(size, {}).setdefault(info.name, axis)
-    return found
+    return tuple(
+        (info.name, axis)
+        for info in inputs
+        for axis, size in enumerate(info.shape)
+        if isinstance(size, str) and size not in first
+    )
 
 
-def _run(array: Array) -> int:
-    """Return where the run of equal positions at the end of the first axis begins."""
-    flat = array.reshape(len(array), -1)
-    differs = np.flatnonzero((flat != flat[-1]).any(axis=1))
+def _run(array: Array, axis: int) -> int:
+    """Return where the run of equal positions at the end of an axis begins."""
+    flat = np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1)
+    differs = np.flatnonzero((flat != flat[-1:]).any(axis=1))
     return int(differs[-1]) + 1 if differs.size else 0
 
 
 def _same(whole: Mapping[str, Any], cut: Mapping[str, Any]) -> bool:
-    for name, value in whole.items():
-        other = cut[name]
-        if not isinstance(value, np.ndarray) or value.shape != np.shape(other):
-            return False
-        if value.dtype.kind != "f":
-            if not np.array_equal(value, other):
-                return False
-        elif np.linalg.norm(other - value) > _SAME * np.linalg.norm(value):
-            return False
-    return True
+    return all(_alike(value, cut[name]) for name, value in whole.items())
+
+
+def _alike(a: object, b: object) -> bool:
+    if not isinstance(a, np.ndarray) or not isinstance(b, np.ndarray) or a.shape != b.shape:
+        return False
+    if a.dtype.kind != "f":
+        return bool(np.array_equal(a, b))
+    x, y = a.astype(np.float64), b.astype(np.float64)
+    finite = np.isfinite(x) & np.isfinite(y)
+    if not np.array_equal(x[~finite], y[~finite], equal_nan=True):
+        return False
+    away, size = np.linalg.norm(y[finite] - x[finite]), np.linalg.norm(x[finite])
+    return bool(away <= _SAME * size)

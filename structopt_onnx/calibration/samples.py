@@ -12,6 +12,7 @@ import numpy as np
 from structopt_onnx.calibration.layout import Array, Feeds, Part, fit
 from structopt_onnx.calibration.padding import Padding
 from structopt_onnx.calibration.reading import SOURCE, Batch, origin_of, read
+from structopt_onnx.calibration.splitting import blocks, default_fractions, share_out
 from structopt_onnx.errors import DataError
 
 if TYPE_CHECKING:
@@ -20,11 +21,6 @@ if TYPE_CHECKING:
     from structopt_onnx.runtime.session import TensorInfo
 
 _PARTS = 3
-# Without sources, every part has a block of each stretch: of so many at most, of a length at least
-# at which neighbours across a cut are few.
-_MOST_STRETCHES, _LEAST_STRETCH = 5, 30
-# Share of so many samples that is probed with, and that is judged by; and that of further ones.
-_JUDGED, _FIRST, _JUDGED_BEYOND = 0.2, 1000, 0.05
 
 
 class Samples(Sequence[Feeds]):
@@ -110,25 +106,32 @@ class Samples(Sequence[Feeds]):
         """Return the samples without what the model does not look at."""
         return self._with(cut=True)
 
-    def batches(self, size: int) -> Iterator[Feeds]:
-        """Iterate over all samples in order, up to `size` of them per feed.
+    def as_given(self) -> Samples:
+        """Return the samples with all that the data holds."""
+        return self._with(cut=False)
+
+    def batches(self, size: int) -> Iterator[tuple[Feeds, int]]:
+        """Iterate over all samples in order, up to `size` per feed; yield feeds and their numbers.
 
         Samples are joined along axis 0 only where that is one run of the model: every input was
-        given as an array batched by single rows, and the model leaves all the first axes free
-        under one common name. Other samples come one by one, whatever the size. Padding that is
-        cut off is what all of a feed have.
+        given as an array batched by single rows, of the same sizes, and the model leaves all the
+        first axes free under one common name. Other samples come one by one, whatever the size.
+        Padding that is cut off is what all of a feed have.
         """
-        start = 0
-        while start < len(self):
-            part, row = self._locate(int(self._indices[start]))
-            rows = [row]
-            for position in self._indices[start + 1 : start + size if part.joinable else 0]:
-                other, at = self._locate(int(position))
-                if other is not part:
-                    break
-                rows.append(at)
-            yield self._shown(part.joined(rows) if len(rows) > 1 else part.feed(row))
-            start += len(rows)
+        held: list[Feeds] = []
+        for index in self._indices:
+            part, row = self._locate(int(index))
+            feeds = part.feed(row)
+            fits = part.joinable and len(held) < size and _alike(feeds, held)
+            if held and not fits:
+                yield self._shown(_joined(held)), len(held)
+                held = []
+            held.append(feeds)
+            if not part.joinable:
+                yield self._shown(feeds), 1
+                held = []
+        if held:
+            yield self._shown(_joined(held)), len(held)
 
     def split(
         self, fractions: tuple[float, float, float] | None = None
@@ -154,12 +157,12 @@ class Samples(Sequence[Feeds]):
                 f"{self.origin} holds {len(self)} samples; calibration needs at least {_PARTS} "
                 "(to fit on, to probe with, to judge by), better 50 or more"
             )
-        fractions = fractions or _fractions(len(self))
+        fractions = fractions or default_fractions(len(self))
         sources = self.sources
         names = [] if sources is None else list(dict.fromkeys(sources.tolist()))
         if sources is None or len(names) < _PARTS:
-            return self._parted(_blocks(len(self), fractions), blocked=True)
-        owner = _share_out([int((sources == name).sum()) for name in names], fractions)
+            return self._parted(blocks(len(self), fractions), blocked=True)
+        owner = share_out([int((sources == name).sum()) for name in names], fractions)
         part_of = dict(zip(names, owner, strict=True))
         parts = np.array([part_of[source] for source in sources.tolist()])
         return self._parted([np.flatnonzero(parts == k) for k in range(_PARTS)], blocked=False)
@@ -252,41 +255,16 @@ def _sources(batches: Sequence[Batch], parts: Sequence[Part]) -> Array | None:
     return np.concatenate(names)
 
 
-def _fractions(count: int) -> tuple[float, float, float]:
-    judged = _JUDGED * min(count, _FIRST) + _JUDGED_BEYOND * max(0, count - _FIRST)
-    return 1 - 2 * judged / count, judged / count, judged / count
+def _alike(feeds: Feeds, held: Sequence[Feeds]) -> bool:
+    """Whether a row can be joined to others."""
+    return all(
+        feeds.keys() == other.keys()
+        and all(array.shape[1:] == other[name].shape[1:] for name, array in feeds.items())
+        for other in held[:1]
+    )
 
 
-def _blocks(count: int, fractions: tuple[float, float, float]) -> list[Array]:
-    """Return the rows of each part: blocks of the same stretches, neighbours kept together."""
-    stretches = max(1, min(_MOST_STRETCHES, count // _LEAST_STRETCH))
-    first, second = _block_ends(count, fractions)
-    sizes = np.array([first, second - first, count - second])
-    # Cumulated, so that the parts are as large as they would be of one stretch.
-    ends = np.rint(np.outer(np.arange(stretches + 1) / stretches, sizes)).astype(np.intp)
-    lengths = np.diff(ends, axis=0).reshape(-1)
-    rows = np.split(np.arange(count), np.cumsum(lengths)[:-1])
-    return [np.concatenate(rows[part::_PARTS]) for part in range(_PARTS)]
-
-
-def _block_ends(count: int, fractions: tuple[float, float, float]) -> list[int]:
-    total = sum(fractions)
-    probe, final = (max(1, round(count * share / total)) for share in fractions[1:])
-    first = max(1, count - probe - final)
-    return [first, min(first + probe, count - 1)]
-
-
-def _share_out(sizes: Sequence[int], fractions: tuple[float, float, float]) -> list[int]:
-    """Give each source to the part that lacks most, the largest source first."""
-    total = sum(sizes) / sum(fractions)
-    lacking = [share * total for share in fractions]
-    owner = [0] * len(sizes)
-    empty = set(range(_PARTS))
-    order = sorted(range(len(sizes)), key=lambda k: -sizes[k])
-    for done, k in enumerate(order):
-        open_to = empty if len(sizes) - done == len(empty) else range(_PARTS)
-        part = max(open_to, key=lambda p: (lacking[p], -p))
-        owner[k] = part
-        lacking[part] -= sizes[k]
-        empty.discard(part)
-    return owner
+def _joined(held: Sequence[Feeds]) -> Feeds:
+    if len(held) == 1:
+        return held[0]
+    return {name: np.concatenate([feeds[name] for feeds in held]) for name in held[0]}

@@ -80,8 +80,8 @@ Threads = Annotated[
         "--threads",
         metavar="N",
         min=1,
-        help="Threads of the runtime's sessions, as where the model will run. Factorizing and "
-        "recovery take all cores that this process may use.",
+        help="Threads of the runtime's sessions, as where the model will run. Factorizing, by "
+        "four workers at most, and recovery take the cores that this process may use.",
     ),
 ]
 

@@ -26,9 +26,10 @@ if TYPE_CHECKING:
     from structopt_onnx.runtime.session import Feeds, Session
 
     Array = npt.NDArray[Any]
+    Runs = list[tuple[Feeds, int]]
 
-# Samples per step, joined where the model takes them in one run, with others of a size up to so
-# many times theirs.
+# Samples per step, joined where the model takes them in one run; and the factor that sizes are
+# blurred by before samples are sorted by them, so that an epoch has other steps than the last.
 _BATCH, _BLUR = 32, 1.2
 # Adam's step, in units of a weight's root mean square: what factors of a layer are scaled by
 # differs from layer to layer.
@@ -144,10 +145,11 @@ def tune(
     )
     errors, best, since, stopped = [judge(student.weights())], None, 0, ""
     looks = max(1, pace.steps // pace.looks)
-    for steps, feeds_of_step in enumerate(_shuffled(samples, seed), 1):
+    for steps, runs in enumerate(_shuffled(samples, seed), 1):
         optimizer.zero_grad()
-        for feeds in feeds_of_step:
-            (_loss(student, teacher, feeds) / len(feeds_of_step)).backward()
+        count = sum(rows for _, rows in runs)
+        for feeds, rows in runs:
+            (_loss(student, teacher, feeds) * (rows / count)).backward()
         optimizer.step()
         schedule.step()
         over = done(steps) >= 1
@@ -174,24 +176,23 @@ def _rate(steps: int, done: float) -> float:
     return min(1.0, (steps + 1) / _WARM_UP) * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def _shuffled(samples: Samples, seed: int) -> Iterator[list[Feeds]]:
-    """Yield what goes into a step, over and over: samples of nearly one size."""
+def _shuffled(samples: Samples, seed: int) -> Iterator[Runs]:
+    """Yield what goes into a step, over and over: samples that are neighbours by their size."""
     order = np.random.default_rng(seed)
     sizes = np.array([sum(array.size for array in feeds.values()) for feeds in samples])
     while True:
         blurred = sizes * order.uniform(1, _BLUR, len(sizes)) + order.uniform(size=len(sizes))
-        batches = list(_batches(samples.subset(np.argsort(blurred))))
-        for k in order.permutation(len(batches)):
-            yield batches[k]
+        steps = list(_steps(samples.subset(np.argsort(blurred))))
+        for k in order.permutation(len(steps)):
+            yield steps[k]
 
 
-def _batches(samples: Samples) -> Iterator[list[Feeds]]:
-    """Yield what goes into a step: one run of many samples, or many runs of one."""
-    held: list[Feeds] = []
-    for feeds in samples.batches(_BATCH):
-        rows = max((len(array) for array in feeds.values() if array.ndim), default=1)
-        held.append(feeds)
-        if rows > 1 or len(held) == _BATCH:
+def _steps(samples: Samples) -> Iterator[Runs]:
+    """Yield the runs of each step, with the number of samples in each."""
+    held: Runs = []
+    for feeds, count in samples.batches(_BATCH):
+        held.append((feeds, count))
+        if sum(rows for _, rows in held) >= _BATCH:
             yield held
             held = []
     if held:

@@ -5,6 +5,7 @@ import math
 from dataclasses import replace
 
 import numpy as np
+import onnx.parser
 import onnx_ir as ir
 import pytest
 
@@ -377,3 +378,22 @@ def test_bisect_asks_for_a_limit_where_the_run_had_none(mlp, tmp_path):
     found = so.bisect(mlp[0], out, calibration=mlp[1], max_error=0.001)
     assert found.culprit is not None
     assert found.culprit.step == "factor-matmul"
+
+
+def test_a_metric_gets_samples_as_they_were_given():
+    """Padding is cut off what errors are told by, not off what a metric may join."""
+    text = """<ir_version: 8, opset_import: ["" : 17]>
+    g (float[n,s] x) => (float[n] y) <int64[1] one = {1}> { y = ReduceSum<keepdims=0>(x, one) }"""
+    rows = (np.arange(12) <= np.arange(40)[:, None] % 10).astype(np.float32)
+    lengths = []
+
+    def metric(run, samples):
+        lengths.append({feeds["x"].shape[1] for feeds in samples})
+        return float(run({"x": np.concatenate([feeds["x"] for feeds in samples])})["y"].sum())
+
+    options = OptimizeOptions(metric=metric, max_drop=0.1, benchmark=False)
+    bench = prepare(onnx.parser.parse_model(text), options, {"x": rows}, lambda _: None)
+    _, probe, _ = bench.samples.split()
+    assert {feeds["x"].shape[1] for feeds in probe} != {12}
+    assert Judge(bench, probe).measure(bench.model).drop == 0
+    assert lengths == [{12}, {12}]

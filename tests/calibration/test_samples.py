@@ -104,25 +104,30 @@ def test_subsets_and_slices_keep_order_and_sources():
 def test_batches_hold_every_sample_once_in_order(count, size, chosen):
     samples = made(count).subset([k % count for k in chosen])
     feeds = list(samples.batches(size))
-    assert all(1 <= len(feed["x"]) <= size for feed in feeds)
-    joined = np.concatenate([feed["x"] for feed in feeds])
+    assert all(1 <= len(feed["x"]) == rows <= size for feed, rows in feeds)
+    joined = np.concatenate([feed["x"] for feed, _ in feeds])
     np.testing.assert_array_equal(joined, np.concatenate([feed["x"] for feed in samples]))
 
 
 def test_batches_join_as_many_rows_as_asked_for():
-    assert [len(feed["x"]) for feed in made(10).batches(4)] == [4, 4, 2]
-    assert [len(feed["x"]) for feed in made(3).batches(1)] == [1, 1, 1]
+    assert [rows for _, rows in made(10).batches(4)] == [4, 4, 2]
+    assert [rows for _, rows in made(3).batches(1)] == [1, 1, 1]
 
 
 def test_batches_never_join_what_is_not_one_run():
-    assert [len(feed["x"]) for feed in made(4, info=FIXED).batches(4)] == [1, 1, 1, 1]
+    assert [rows for _, rows in made(4, info=FIXED).batches(4)] == [1, 1, 1, 1]
     feeds = [{"x": np.zeros((1, 2), np.float32)} for _ in range(3)]
     assert len(list(load_samples(feeds, [X]).batches(3))) == 3
 
 
-def test_batches_do_not_reach_across_files(tmp_path):
+def test_batches_reach_across_files_of_one_size(tmp_path):
     info = TensorInfo("x", np.dtype(np.float32), ("N", "T"), "tensor(float)")
-    for name, width in (("a", 2), ("b", 3)):
-        np.savez(tmp_path / f"{name}.npz", x=np.zeros((3, width), np.float32))
+    for number, width in enumerate((2, 2, 3)):
+        data = np.full((3, width), number, np.float32)
+        np.savez(tmp_path / f"{number}.npz", x=data)
     samples = load_samples(tmp_path, [info])
-    assert [feed["x"].shape for feed in samples.batches(2)] == [(2, 2), (1, 2), (2, 3), (1, 3)]
+    feeds = [feed["x"] for feed, _ in samples.batches(4)]
+    assert [feed.shape for feed in feeds] == [(4, 2), (2, 2), (3, 3)]
+    assert feeds[0][:, 0].tolist() == [0, 0, 0, 1]
+    mixed = samples.subset([0, 4, 8, 1])
+    assert [feed["x"].shape for feed, _ in mixed.batches(4)] == [(2, 2), (1, 3), (1, 2)]
