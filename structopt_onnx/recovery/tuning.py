@@ -1,8 +1,9 @@
 """Fine-tuning: a student's weights moved towards a teacher's outputs (Hinton et al., 2015).
 
-The loss is the relative squared error of the outputs and, with more weight, the mean of those of
-the hidden tensors that both models have under the same name (FitNets: Romero et al., 2015): a few
-hundred samples say more of a deep model when every layer is told what it should have made.
+The loss is the relative squared error of the outputs and, with more weight as long as that helps,
+the mean of those of the hidden tensors that both models have under the same name (FitNets: Romero
+et al., 2015): a few hundred samples say more of a deep model when every layer is told what it
+should have made.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ _BATCH, _BLUR = 32, 1.2
 _STEP, _LEAST_SCALE = 0.01, 0.01
 _WARM_UP = 20
 _BETAS = (0.9, 0.99)
-_HIDDEN_WEIGHT = 10.0
+# What hidden tensors weigh beside the outputs, until they help no more; and after that.
+_HIDDEN_WEIGHTS = (10.0, 0.1)
 _LEAST_ENERGY = 1e-12
 
 
@@ -53,7 +55,7 @@ class Pace:
     looks
         How often the judge is asked on the way.
     patience
-        Looks in a row without a gain after which it is over.
+        Looks in a row without a gain after which hidden tensors weigh less, and then it is over.
     """
 
     steps: int = 2000
@@ -144,12 +146,13 @@ def tune(
         optimizer, lambda steps: _rate(steps, min(1.0, done(steps)))
     )
     errors, best, since, stopped = [judge(student.weights())], None, 0, ""
+    hidden, *later = _HIDDEN_WEIGHTS
     looks = max(1, pace.steps // pace.looks)
     for steps, runs in enumerate(_shuffled(samples, seed), 1):
         optimizer.zero_grad()
         count = sum(rows for _, rows in runs)
         for feeds, rows in runs:
-            (_loss(student, teacher, feeds) * (rows / count)).backward()
+            (_loss(student, teacher, feeds, hidden) * (rows / count)).backward()
         optimizer.step()
         schedule.step()
         over = done(steps) >= 1
@@ -164,6 +167,9 @@ def tune(
         progress(f"recover: step {steps}, error {errors[-1]:.4g} (was {errors[0]:.4g})")
         if over:
             stopped = "all steps done" if steps >= pace.steps else "the time was up"
+        elif since >= pace.patience and later:
+            hidden, *later = later
+            since = 0
         elif since >= pace.patience:
             stopped = f"no gain in {since * looks} steps"
         if stopped:
@@ -199,7 +205,7 @@ def _steps(samples: Samples) -> Iterator[Runs]:
         yield held
 
 
-def _loss(student: Student, teacher: Session, feeds: Feeds) -> torch.Tensor:
+def _loss(student: Student, teacher: Session, feeds: Feeds, weight: float) -> torch.Tensor:
     wanted = {info.name for info in teacher.inputs}
     told = teacher.run({name: array for name, array in feeds.items() if name in wanted})
     made = student.run(feeds)
@@ -211,5 +217,5 @@ def _loss(student: Student, teacher: Session, feeds: Feeds) -> torch.Tensor:
         terms[hidden].append((value - target).square().mean() / energy)
     total = torch.stack(terms[False]).mean()
     if terms[True]:
-        total = total + _HIDDEN_WEIGHT * torch.stack(terms[True]).mean()
+        total = total + weight * torch.stack(terms[True]).mean()
     return total
