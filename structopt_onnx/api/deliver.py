@@ -145,7 +145,7 @@ def deliver(
             delivery.rolled_back = (*candidate.rolled_back, *rolled_back)
             return delivery
         looks = delivery.judged
-    raise ValidationFailed(f"{bench.name}: nothing can be saved: {rolled_back[-1]}")
+    raise ValidationFailed(f"{bench.name}: nothing can be saved: {'; '.join(rolled_back)}")
 
 
 def _write_small(bench: Bench, delivery: Delivery, judged: Samples, most_bytes: int | None) -> None:

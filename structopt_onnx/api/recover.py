@@ -42,6 +42,9 @@ if TYPE_CHECKING:
 # A plan to be tuned may miss the limits by this factor.
 _LOOSER = 2.0
 _ROUNDING = "round-nonzeros"
+# Elements of tuned weights from which on a second thread helps. With less to do, threads wait for
+# each other, and on a busy machine ten times as long.
+_WORTH_THREADS = 1_000_000
 _TUNED_TYPES = (ir.DataType.FLOAT, ir.DataType.DOUBLE)
 
 
@@ -125,7 +128,8 @@ def recovered(
         return _told(stage, replace(nothing, stopped="the plan made no weight that can be tuned"))
     fit, probe, last = parts
     judge, start = Judge(bench, probe), Refitted(stage.model, stage.manager)
-    run: dict[str, Any] = {"threads": usable_cores(), "libraries": bench.options.libraries}
+    threads = usable_cores() if _elements(stage.model, names) >= _WORTH_THREADS else 1
+    run: dict[str, Any] = {"threads": threads, "libraries": bench.options.libraries}
     try:
         student = Student(stage.model, names, seen=_hidden(teacher, stage.model, names), **run)
         teaching = Session(teacher, outputs=student.outputs, **run)
@@ -135,6 +139,7 @@ def recovered(
             teaching,
             fit,
             lambda weights: judge.error(start.with_round([written(weights)]).model),
+            threads=threads,
         )
     except NotDifferentiableError as error:
         return _told(stage, replace(nothing, stopped=str(error)))
@@ -201,10 +206,12 @@ def _tuned(
     teaching: Session,
     fit: Samples,
     error: Callable[[Mapping[str, Array]], float],
+    *,
+    threads: int,
 ) -> Tuned:
     from structopt_onnx.recovery.tuning import Pace, torch_threads, tune  # noqa: PLC0415 - torch
 
-    with torch_threads(usable_cores()):
+    with torch_threads(threads):
         return tune(
             student,
             teaching,
@@ -214,6 +221,11 @@ def _tuned(
             seed=bench.options.seed,
             progress=bench.progress,
         )
+
+
+def _elements(model: ir.Model, names: Sequence[str]) -> int:
+    held = (model.graph.initializers[name].const_value for name in names)
+    return sum(tensor.size for tensor in held if tensor is not None)
 
 
 def _like(value: ir.Value, array: Array) -> ir.TensorProtocol:

@@ -78,7 +78,7 @@ def test_sentences_in_the_help_have_single_spaces(run, name):
 @pytest.mark.parametrize("name", ["optimize", "export"])
 def test_what_threads_are_not_about_is_in_the_help(run, name):
     text = " ".join(run(name, "--help").out.split())
-    assert "Factorizing and recovery take all cores that this process may use." in text
+    assert "recovery take the cores that this process may use." in text
 
 
 def test_the_exit_codes_are_in_the_help(run):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-pytest.importorskip("torch")
+torch = pytest.importorskip("torch")
 
 from structopt_onnx.calibration.samples import load_samples
 from structopt_onnx.recovery import tuning
@@ -53,3 +53,24 @@ def test_epochs_differ_and_seeds_repeat():
     ]
     assert rows[0] == rows[1]
     assert sorted(map(sorted, rows[0][:3])) != sorted(map(sorted, rows[0][3:]))
+
+
+def test_hidden_tensors_weigh_less_once_they_help_no_more(monkeypatch):
+    class Student:
+        parameters = {"w": torch.ones(2, requires_grad=True)}  # noqa: RUF012 - a stand-in
+
+        def weights(self):
+            return {}
+
+    told = []
+
+    def loss(student, teacher, feeds, weight):
+        told.append(weight)
+        return 0 * student.parameters["w"].sum()
+
+    monkeypatch.setattr(tuning, "_loss", loss)
+    samples = load_samples({"x": np.zeros((32, 1), np.float32)}, [FREE])
+    pace = tuning.Pace(steps=100, seconds=60, looks=10, patience=2)
+    done = tuning.tune(Student(), None, samples, lambda _: 1.0, pace=pace)
+    assert told == [10.0] * 20 + [0.1] * 20
+    assert (done.weights, done.stopped) == (None, "no gain in 20 steps")
