@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch")
-
 from structopt_onnx.calibration.samples import load_samples
-from structopt_onnx.recovery import tuning
 from structopt_onnx.runtime.session import TensorInfo
+
+if os.environ.get("STRUCTOPT_REQUIRE_TORCH") == "1":
+    import torch
+else:
+    torch = pytest.importorskip("torch", reason="needs torch: pip install '.[export]'")
+
+from structopt_onnx.recovery import tuning
 
 FREE = TensorInfo("x", np.dtype(np.float32), ("N", "T"), "tensor(float)")
 ONE = TensorInfo("x", np.dtype(np.float32), (1, "T"), "tensor(float)")
