@@ -13,7 +13,6 @@ from structopt_onnx.model.facts import Facts
 from structopt_onnx.model.scope import Scope, scopes
 from structopt_onnx.model.sparse import MARK
 from structopt_onnx.passes.sparsity.constant_tree import decode_trees
-from structopt_onnx.passes.sparsity.encode_sparse import EncodeSparse
 from structopt_onnx.rewriting.encodings import Nonzeros, encodings
 
 if TYPE_CHECKING:
@@ -40,10 +39,13 @@ class TensorRow:
         Share of elements with a bit set, which encodings store: -0.0 is zero and has one. None for
         strings and empty tensors.
     encoding
-        The encoding with zeros left out that takes the fewest bytes, such as ``bitmask``; None
-        where dense does, below what `encode-sparse` looks at, and for parts of an encoding.
+        The encoding with zeros left out that takes the fewest bytes, such as ``bitmask``, however
+        small the tensor; None where dense does, and for parts of an encoding.
     saved
         Bytes of the dense form that this encoding saves.
+    stored
+        How the file holds it: ``dense``, ``initializer`` where it is sparse, or ``part`` of a
+        bitmask or of gaps.
     repeats
         Name of an earlier tensor of the same type, shape and bytes; None where there is none.
     """
@@ -57,6 +59,7 @@ class TensorRow:
     density: float | None = None
     encoding: str | None = None
     saved: int = 0
+    stored: str = "dense"
     repeats: str | None = None
 
 
@@ -70,6 +73,10 @@ class _Held:
     @property
     def is_sparse(self) -> bool:
         return MARK in self.tensor.meta or MARK in self.value.meta
+
+    @property
+    def form(self) -> str:
+        return "initializer" if self.is_sparse else "dense"
 
 
 class StoredTensors:
@@ -99,16 +106,16 @@ class StoredTensors:
         text = tensor.dtype == ir.DataType.STRING
         dtype = "string" if text else str(tensor.dtype.numpy())
         repeats = self._repeats.get(held.value)
+        is_part = held.value in self._parts
         row = TensorRow(held.name, dtype, shape, _nbytes(tensor), None, held.scope.path)
+        row = replace(row, stored="part" if is_part else held.form)
         nonzeros = Nonzeros.of(tensor)
         if nonzeros is None:
             return replace(row, repeats=repeats)
         zeros = 1.0 - int(np.count_nonzero(tensor.numpy())) / tensor.size
         row = replace(row, zeros=zeros, density=nonzeros.density, repeats=repeats)
-        if tensor.nbytes < EncodeSparse().least_bytes or held.value in self._parts:
-            return row
         best = next(iter(encodings(tensor)), None)
-        if best is None:
+        if best is None or is_part:
             return row
         return replace(row, encoding=best.label, saved=tensor.nbytes - best.nbytes)
 

@@ -41,6 +41,8 @@ class _Tensor(Protocol):
     def encoding(self) -> str | None: ...
     @property
     def saved(self) -> int: ...
+    @property
+    def stored(self) -> str: ...
 
 
 class _Inspection(Protocol):
@@ -131,7 +133,8 @@ def _tensors(tensors: Sequence[_Tensor]) -> tuple[str, RenderableType]:
             row.shape,
             count(row.bytes),
             "-" if row.zeros is None else f"{100 * row.zeros:.1f}%",
-            row.encoding or "dense",
+            row.stored,
+            row.encoding or ("-" if row.stored == "part" else "dense"),
             count(row.saved),
             row.scope,
         )
@@ -139,5 +142,5 @@ def _tensors(tensors: Sequence[_Tensor]) -> tuple[str, RenderableType]:
     ]
     some = len(tensors)
     title = f"Weights: {some}" if some <= _MOST_TENSORS else f"Weights: the largest of {some}"
-    columns = ("name", "type", "shape", "bytes", "zeros", "smallest as", "saves", "where")
-    return title, table(columns, rows, (3, 4, 6))
+    sizes = ("dense bytes", "zeros", "stored as", "smallest as", "saves")
+    return title, table(("name", "type", "shape", *sizes, "where"), rows, (3, 4, 7))

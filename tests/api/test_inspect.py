@@ -52,6 +52,10 @@ def test_sparse_weights_are_told(models):
     found = so.inspect(models / "sparse_linear_regression.onnx")
     (weight,) = [row for row in found.tensors if row.bytes == 285 * 4]
     assert weight.zeros == pytest.approx(1 - 18 / 285)
+    assert (weight.stored, weight.encoding) == ("initializer", "initializer")
+    assert 0 < 285 * 4 - weight.saved < (models / "sparse_linear_regression.onnx").stat().st_size
+    (bias,) = [row for row in found.tensors if row.bytes == 4]
+    assert (bias.stored, bias.encoding, bias.saved) == ("dense", None, 0)
     assert "tensors stored sparse: 1, which take 1140 bytes when dense" in found.notes
 
 
@@ -156,6 +160,9 @@ def test_what_weights_could_take(tmp_path):
     assert abs(rows["w"].saved - saved) < 1024
     found = so.inspect(tmp_path / "b.onnx")
     assert rows["w"].encoding in {"initializer", "delta"}
+    assert rows["w"].stored == "dense"
+    forms = {row.stored for row in found.tensors if row.name not in {"s", "v"}}
+    assert forms == ({"initializer"} if rows["w"].encoding == "initializer" else {"part"})
     assert any(
         note.startswith(("tensors decoded", "tensors stored sparse: 1")) for note in found.notes
     )
