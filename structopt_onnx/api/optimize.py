@@ -152,7 +152,7 @@ def _run(bench: Bench, before: Size, output: str | Path | None, recipe: str) -> 
         coverage_before=coverage(bench.model, bench.target),
         coverage_after=coverage(delivery.kept.model, bench.target),
         warnings=warnings(bench, plan, delivery),
-        notes=notes(bench, plan, delivery),
+        notes=notes(bench, plan, delivery, before),
         seconds=dict(bench.clock.seconds),
     )
     return Result(delivery.kept.model, report, bench)

@@ -6,8 +6,10 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from structopt_onnx.api.replay_record import RECORD_KEY, decode
+from structopt_onnx.api.stored_tensors import stored_sparse
 from structopt_onnx.errors import UsageError
 from structopt_onnx.model.scope import scopes
+from structopt_onnx.report.figures import plural
 from structopt_onnx.rewriting.passes import Pass
 
 if TYPE_CHECKING:
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from structopt_onnx.api.bench import Bench
     from structopt_onnx.api.deliver import Delivery
     from structopt_onnx.report.plan_record import PlanReport
+    from structopt_onnx.report.record import Size
 
 # Fewer observations per dimension make covariances look emptier than they are.
 _ENOUGH_SUPPORT = 4.0
@@ -94,9 +97,11 @@ def _was_lossy(text: str) -> bool:
         return False
 
 
-def notes(bench: Bench, plan: PlanReport | None, delivery: Delivery) -> tuple[str, ...]:
+def notes(
+    bench: Bench, plan: PlanReport | None, delivery: Delivery, before: Size
+) -> tuple[str, ...]:
     """Return anything else the user should know."""
-    found = [*_left_out(bench)]
+    found = [*_left_out(bench), *_written_smaller(delivery, before)]
     if plan is not None and not plan.sites:
         found.append("no lossy pass has a site to offer on this model")
     if delivery.left_out:
@@ -108,6 +113,18 @@ def notes(bench: Bench, plan: PlanReport | None, delivery: Delivery) -> tuple[st
     if verdict == "no difference shown" and bench.options.objective == "time":
         found.append("no difference in time was shown: kept for its predicted cost and its size")
     return tuple(found)
+
+
+def _written_smaller(delivery: Delivery, before: Size) -> Iterator[str]:
+    """Say what makes a file smaller in which nothing was changed, where that is known."""
+    size, kept = delivery.size, delivery.kept
+    if kept.manager.record.applied or size is None or size.file_bytes >= before.file_bytes:
+        return
+    if sparse := stored_sparse(kept.model):
+        yield (
+            "the file was only written anew, the indices of "
+            f"{plural(sparse, 'sparse tensor')} in as few bytes as they need"
+        )
 
 
 def _left_out(bench: Bench) -> Iterator[str]:

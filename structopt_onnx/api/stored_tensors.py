@@ -138,6 +138,11 @@ class StoredTensors:
             yield f"tensors that repeat the bytes of another: {len(self._repeats)}, {size} bytes"
 
 
+def stored_sparse(model: ir.Model) -> int:
+    """Count the tensors that a file holds sparse, or is to hold so."""
+    return sum(held.is_sparse for held in _stored(model))
+
+
 def _stored(model: ir.Model) -> Iterator[_Held]:
     for scope in scopes(model):
         for name, value in scope.graph.initializers.items():

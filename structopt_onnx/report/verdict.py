@@ -42,7 +42,7 @@ def _lines(report: Report) -> Iterator[str]:
         yield _explanation(report)
         return
     if not report.applied and not report.rolled_back:
-        yield "nothing applied: the model is as it was"
+        yield _unchanged(before.file_bytes, after.file_bytes)
     if report.rolled_back:
         yield _rolled_back(report)
     if report.plan is not None:
@@ -67,6 +67,13 @@ def _coverage(report: Report) -> Iterator[str]:
 def _taken(coverage: Coverage) -> str:
     pieces = plural(coverage.partitions, "partition")
     return f"{count(coverage.supported)} of {plural(coverage.nodes, 'node')} in {pieces}"
+
+
+def _unchanged(before: int, after: int) -> str:
+    if before == after:
+        return "nothing applied: the model is as it was"
+    by = f"{count(abs(after - before))} {'fewer' if after < before else 'more'} bytes"
+    return f"nothing applied: the model is as it was, written in {by}"
 
 
 def _explanation(report: Report) -> str:

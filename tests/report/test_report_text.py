@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from structopt_onnx.report.plan_record import KeepReport, MetricReport
-from structopt_onnx.report.record import SampleReport
+from structopt_onnx.report.record import SampleReport, Size
 from structopt_onnx.report.text import render_text
 
 
@@ -137,6 +137,10 @@ def test_nothing_applied_is_said(make):
     checked = make.validation({"y": 0.0}, 1e-5)
     text = verdict_of(replace(make.empty(), validation=checked))
     assert "288,891 -> 288,891 bytes nothing applied: the model is as it was" in text
+    assert "written in" not in text
+    shrunk = replace(make.empty(), validation=checked, after=Size(make.empty().after.cost, 288_749))
+    text = verdict_of(shrunk)
+    assert "nothing applied: the model is as it was, written in 142 fewer bytes" in text
     assert "speed" not in text
 
 
