@@ -88,7 +88,7 @@ def decide(interval: RatioInterval, spread: float) -> tuple[Verdict, str]:
     """
     change = f"{100 * (interval.ratio - 1):+.1f} % time"
     if interval.low <= 1 <= interval.high:
-        return "no difference shown", f"{change}, but the interval contains no change"
+        return "no difference shown", f"{change}, but the interval includes x1"
     threshold = max(math.log1p(SMALLEST_EFFECT), 2 * spread)
     if abs(math.log(interval.ratio)) <= threshold:
         least = f"{100 * math.expm1(threshold):.1f} %"

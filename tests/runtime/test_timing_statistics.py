@@ -76,6 +76,11 @@ def test_verdict_needs_the_interval_and_the_effect(interval, spread, verdict):
     assert decide(interval, spread)[0] == verdict
 
 
+def test_reason_says_that_the_interval_includes_one():
+    reason = decide(RatioInterval(1.002, 0.99, 1.01), 0.0)[1]
+    assert reason == "+0.2 % time, but the interval includes x1"
+
+
 def test_reason_says_what_could_have_been_told_apart():
     reason = decide(RatioInterval(1.03, 1.02, 1.04), 0.05)[1]
     assert reason == "+3.0 % time, below the 10.5 % that could be told apart"
