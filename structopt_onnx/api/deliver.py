@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from structopt_onnx.api.judge import Judge
 from structopt_onnx.api.slimming import SLIMMING
-from structopt_onnx.api.speed import compare, is_slower
+from structopt_onnx.api.speed import compare, is_slower, told
 from structopt_onnx.errors import ModelError, ValidationFailed
 from structopt_onnx.model.exactness import Exactness
 from structopt_onnx.model.saving import save
@@ -233,7 +233,7 @@ def _check(bench: Bench, delivery: Delivery, path: Path, judged: Samples) -> Non
             f"not measured ({comparison.reason}), and no cost is predicted to fall"
         )
     if is_slower(bench, comparison):
-        raise _SlowerError(f"significantly slower: {comparison.summary()}")
+        raise _SlowerError(f"significantly {told(comparison, judged)}")
 
 
 def _check_cost(bench: Bench, delivery: Delivery) -> None:

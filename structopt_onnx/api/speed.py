@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from structopt_onnx.api.exact import ExactStage, first_bad, run_exact
+from structopt_onnx.api.inputs import sample_report
 from structopt_onnx.errors import ModelError
 from structopt_onnx.model.saving import save
+from structopt_onnx.report.inputs import sizes
 from structopt_onnx.runtime.benchmark import BenchmarkSettings, benchmark
 
 if TYPE_CHECKING:
@@ -52,6 +54,14 @@ def is_slower(bench: Bench, comparison: Comparison) -> bool:
     return comparison.verdict == "slower" and ratio is not None and ratio > allowed
 
 
+def told(comparison: Comparison, samples: Samples) -> str:
+    """Say what was measured, and on what where the inputs are made up."""
+    if not samples.synthetic:
+        return comparison.summary()
+    listed = sizes(sample_report(samples).shapes)
+    return f"{comparison.summary()}; on made-up inputs ({listed}): --calibration may change it"
+
+
 def without_slow_steps(bench: Bench, exact: ExactStage, samples: Samples) -> ExactStage:
     """Leave out exact steps that make the model significantly slower.
 
@@ -77,7 +87,7 @@ def without_slow_steps(bench: Bench, exact: ExactStage, samples: Samples) -> Exa
 
         applied = exact.manager.record.applied
         culprit = applied[first_bad(len(applied), is_bad) - 1]
-        line = f"{culprit.step}: {found.summary()}"
+        line = f"{culprit.step}: {told(found, samples)}"
         exact = run_exact(bench, deny | {culprit.step}, (*exact.rolled_back, line))
     return exact
 
