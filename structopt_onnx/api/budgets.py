@@ -173,7 +173,8 @@ def for_cost(bench: Bench, trials: Trials, keep: Keep, exact: Cost) -> tuple[Tri
         return None, "the time limit was reached"
     whole = allowed / keep.share
     least = max(0.0, now - trials.planning.most_saving()) / whole
-    return None, f"the options on offer come down to {objective}={least:.3g}"
+    why = "; no calibration data was given: give --calibration" if bench.blind else ""
+    return None, f"the options on offer come down to {objective}={least:.3g}{why}"
 
 
 def any_of(chosen: Chosen) -> bool:

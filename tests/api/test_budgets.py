@@ -333,6 +333,14 @@ def test_a_cost_out_of_reach_keeps_the_model_whole(shrink):
     assert report.validation.passed
     text = " ".join(str(report).split())
     assert "keep parameters=0.01: nothing lossy kept, the options on offer come down to" in text
+    assert "no calibration data" not in text
+
+
+def test_a_share_out_of_reach_without_data_asks_for_data(models, tmp_path):
+    said = r"come down to parameters=1; no calibration data was given: give --calibration; nothing"
+    with pytest.raises(so.ValidationFailed, match=said):
+        so.optimize(models / "digits_mlp.onnx", tmp_path / "out.onnx", keep="parameters=0.5")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_share_out_of_reach_leaves_the_file_alone(shrink, tmp_path):
