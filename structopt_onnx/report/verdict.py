@@ -42,7 +42,7 @@ def _lines(report: Report) -> Iterator[str]:
         yield _explanation(report)
         return
     if not report.applied and not report.rolled_back:
-        yield _unchanged(before.file_bytes, after.file_bytes)
+        yield f"nothing applied: {_unchanged(before.file_bytes, after.file_bytes)}"
     if report.rolled_back:
         yield _rolled_back(report)
     if report.plan is not None:
@@ -71,9 +71,9 @@ def _taken(coverage: Coverage) -> str:
 
 def _unchanged(before: int, after: int) -> str:
     if before == after:
-        return "nothing applied: the model is as it was"
+        return "the model is as it was"
     by = f"{count(abs(after - before))} {'fewer' if after < before else 'more'} bytes"
-    return f"nothing applied: the model is as it was, written in {by}"
+    return f"the model is as it was, written in {by}"
 
 
 def _explanation(report: Report) -> str:
@@ -85,7 +85,8 @@ def _explanation(report: Report) -> str:
 
 def _rolled_back(report: Report) -> str:
     first, *others = report.rolled_back
-    kept = "" if report.applied else "nothing kept, the model is as it was; "
+    same = _unchanged(report.before.file_bytes, report.after.file_bytes)
+    kept = "" if report.applied else f"nothing kept, {same}; "
     more = f" (and {len(others)} more, below)" if others else ""
     return f"{kept}rolled back: {first}{more}"
 

@@ -141,6 +141,8 @@ def test_nothing_applied_is_said(make):
     shrunk = replace(make.empty(), validation=checked, after=Size(make.empty().after.cost, 288_749))
     text = verdict_of(shrunk)
     assert "nothing applied: the model is as it was, written in 142 fewer bytes" in text
+    text = verdict_of(replace(shrunk, rolled_back=("exact rewrites: slower",)))
+    assert "nothing kept, the model is as it was, written in 142 fewer bytes; rolled back" in text
     assert "speed" not in text
 
 
