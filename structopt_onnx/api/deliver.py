@@ -128,6 +128,7 @@ def deliver(
         When not even the last candidate survives being written.
     """
     rolled_back: list[str] = []
+    remedy = ""
     looks = 0
     rest = iter(candidates)
     while (candidate := next(rest, None)) is not None:
@@ -136,6 +137,7 @@ def deliver(
             _write_small(bench, delivery, judged, None if candidate.least else most_bytes)
         except _SlowerError as slower:
             rolled_back.append(f"{candidate.what}: {slower}")
+            remedy = remedy or _remedy(bench, candidate)
             faster = None if candidate.faster is None else candidate.faster()
             if faster is not None:
                 rest = chain([faster], rest)
@@ -145,7 +147,15 @@ def deliver(
             delivery.rolled_back = (*candidate.rolled_back, *rolled_back)
             return delivery
         looks = delivery.judged
-    raise ValidationFailed(f"{bench.name}: nothing can be saved: {'; '.join(rolled_back)}")
+    raise ValidationFailed(f"{bench.name}: nothing can be saved: {'; '.join(rolled_back)}{remedy}")
+
+
+def _remedy(bench: Bench, candidate: Candidate) -> str:
+    """Say how to have what is slower but comes down to the cost asked for, unless that is time."""
+    keep = bench.options.kept
+    if not candidate.lossy or keep is None or keep.objective == "time":
+        return ""
+    return f"; {keep} was asked for, not time: --no-benchmark hands it over all the same"
 
 
 def _write_small(bench: Bench, delivery: Delivery, judged: Samples, most_bytes: int | None) -> None:

@@ -108,6 +108,24 @@ def test_what_is_significantly_slower_is_taken_back(timing, monkeypatch, padded,
     assert [line.endswith(made_up) for line in lines] == [True] * (not kept)
 
 
+@pytest.mark.parametrize("keep", ["parameters=0.5", "time=0.9"])
+def test_what_is_small_but_slower_can_be_had_without_a_benchmark(
+    timing, monkeypatch, models, tmp_path, keep
+):
+    out, calls = tmp_path / "out.onnx", {"calibration": models / "digits_mlp_calibration.npz"}
+    monkeypatch.setattr(timing, "benchmark", lambda *_: planted(1.2, "slower"))
+    with pytest.raises(so.ValidationFailed, match=r"significantly slower: x1\.200") as failed:
+        so.optimize(models / "digits_mlp.onnx", out, keep=keep, **calls)
+    said = f"; {keep} was asked for, not time: --no-benchmark hands it over all the same"
+    assert str(failed.value).count(said) == (not keep.startswith("time"))
+    assert ("--no-benchmark" in str(failed.value)) == (not keep.startswith("time"))
+    report = so.optimize(
+        models / "digits_mlp.onnx", out, keep=keep, benchmark=False, **calls
+    ).report
+    assert report.plan.keep.reached <= report.plan.keep.share
+    assert out.exists()
+
+
 @pytest.mark.parametrize("budget", [None, BUDGET])
 def test_only_the_step_that_costs_time_is_taken_back(
     timing, monkeypatch, padded, calibration, budget
