@@ -86,3 +86,26 @@ def test_a_dense_weight_costs_what_it_did(tmp_path):
     (site,) = report.plan.sites
     assert site.cost.bytes == SIDE * SIDE * 4
     assert "factor-matmul" in [entry.step for entry in report.applied]
+
+
+@pytest.mark.parametrize("form", ["initializer", "bitmask", "delta"])
+@pytest.mark.parametrize("kinds", [None, 100])
+def test_parameters_are_the_floating_point_elements_that_the_graph_holds(tmp_path, form, kinds):
+    path = tmp_path / "in.onnx"
+    chain(path, 1, density=0.2)
+    model = onnx.load(path)
+    weight = numpy_helper.to_array(model.graph.initializer[0]).copy()
+    nonzeros = np.flatnonzero(weight)
+    if kinds is not None:
+        weight.flat[nonzeros] = 1 / 3 + np.arange(nonzeros.size) % kinds
+    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(weight, "w0"))
+    onnx.save(model, path)
+    report, _ = optimized(path, passes=f"encode-sparse{{sparse_format={form}}}")
+    if form == "initializer":
+        held = SIDE * SIDE
+    elif kinds is not None:
+        held = kinds + 1
+    else:
+        fillers = int((np.maximum(np.diff(nonzeros, prepend=0) - 1, 0) // 255).sum())
+        held = nonzeros.size + (1 if form == "bitmask" else fillers)
+    assert (report.before.cost.parameters, report.after.cost.parameters) == (SIDE * SIDE, held)
