@@ -145,6 +145,20 @@ def test_the_readme_s_commands_do_what_it_says(run, workplace):
     assert {"optimize", "validate"} <= set(ran)
 
 
+def test_calibration_data_are_given_beside_a_budget():
+    """Without one nothing is fitted to them, and an example that gives them does nothing more."""
+    calls = [
+        call
+        for path in WRITTEN
+        for body in blocks(path, "python")
+        for call in re.findall(r"\bso\.optimize\(.*?\)$", body, re.MULTILINE | re.DOTALL)
+        if "calibration=" in call
+    ]
+    assert len(calls) > 2
+    budget = re.compile(r"\b(?:max_error|keep|metric|recipe)=")
+    assert [call for call in calls if not budget.search(call)] == []
+
+
 CODE = [
     path
     for path in WRITTEN
