@@ -61,6 +61,13 @@ def test_python_m_runs_it():
     )
 
 
+def test_every_command_is_in_the_table_of_the_readme():
+    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    _, _, table = text.partition("| command | does |\n")
+    rows = table.partition("\n\n")[0]
+    assert sorted(re.findall(r"^\| `([a-z]+)\b", rows, re.MULTILINE)) == sorted(COMMANDS)
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_the_common_options_and_examples(run, name):
     text = run(name, "--help").out
