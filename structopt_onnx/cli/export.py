@@ -35,7 +35,7 @@ Factory = Annotated[
 def export(
     context: typer.Context,
     factory: Factory,
-    output: options.Output,
+    output: options.Written,
     *,
     recipe: recipes.Recipe = None,
     max_error: budget_options.MaxError = None,

@@ -37,6 +37,9 @@ Output = Annotated[
     Path,
     typer.Argument(metavar="OUT", help="The file to write; may be IN.", show_default=False),
 ]
+Written = Annotated[
+    Path, typer.Argument(metavar="OUT", help="The file to write.", show_default=False)
+]
 
 Original = Annotated[Path, typer.Argument(metavar="A", help="The original.", show_default=False)]
 Candidate = Annotated[

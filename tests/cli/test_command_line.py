@@ -88,6 +88,14 @@ def test_what_threads_are_not_about_is_in_the_help(run, name):
     assert "recovery take the cores that this process may use." in text
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_only_a_command_that_reads_in_may_write_over_it(run, name):
+    text = run(name, "--help").out
+    if "may be IN" in text:
+        assert re.search(r"^ +IN +", text, re.MULTILINE)
+    assert ("may be IN" in text) == (name in {"optimize", "densify"})
+
+
 def test_the_exit_codes_are_in_the_help(run):
     text = run("--help").out
     codes = re.findall(r"\b(\d+) \w", text.partition("Exit codes:")[2])
