@@ -88,7 +88,7 @@ def read_recipe(recipe: str | Path) -> dict[str, Any]:
     if recipe in PRESETS:
         return dict(PRESETS[str(recipe)])
     name = str(recipe)
-    found = {key: _value(name, key, value) for key, value in _parsed(Path(recipe)).items()}
+    found = {key: _value(name, key, value) for key, value in _parsed(name).items()}
     try:
         OptimizeOptions(**{key: value for key, value in found.items() if key != "calibration"})
     except UsageError as error:
@@ -157,11 +157,12 @@ def run_options(
     return checked, recalled if calibration is None else calibration
 
 
-def _parsed(path: Path) -> dict[str, Any]:
+def _parsed(path: str) -> dict[str, Any]:
+    # The name is told as it was given: a Path would drop the ./ that makes a file of a preset's.
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        close = get_close_matches(str(path), PRESETS, 1)
+        close = get_close_matches(path, PRESETS, 1)
         hint = f"did you mean '{close[0]}'?" if close else f"presets are {', '.join(PRESETS)}"
         raise UsageError(f"{path}: no such recipe; {hint}") from None
     except OSError as error:

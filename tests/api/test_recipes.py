@@ -136,6 +136,10 @@ def test_a_recipe_that_is_not_there_is_told_beside_the_presets(tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     with pytest.raises(so.UsageError, match=r"^balance: no such recipe; did you mean 'balanced'\?"):
         read_recipe("balance")
+    for path in ("./balanced", ".//balanced"):
+        with pytest.raises(so.UsageError) as raised:
+            read_recipe(path)
+        assert str(raised.value) == f"{path}: no such recipe; did you mean 'balanced'?"
     with pytest.raises(so.UsageError, match=r"^x\.toml: no such recipe; presets are safe, "):
         read_recipe("x.toml")
     with pytest.raises(so.UsageError, match=r"^\.: the recipe can't be read: "):
