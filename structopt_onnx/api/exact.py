@@ -72,7 +72,7 @@ def run_exact(
 
         number = first_bad(len(manager.record.applied), is_bad)
         culprit = manager.record.applied[number - 1]
-        what = f"{culprit.step}: patch {number} ({culprit.title}) changed the outputs"
+        what = f"{culprit.step}: rewrite {number} ({culprit.title}) changed the outputs"
         rolled_back += (f"{what}: {validation.failures[0]}",)
         deny |= {culprit.step}
 

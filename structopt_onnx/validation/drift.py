@@ -77,10 +77,10 @@ class Drift:
 
     def __str__(self) -> str:
         """Return one line for the user."""
-        blame = "no patch above it"
+        blame = "no rewrite above it"
         if self.origin is not None:
             number = "" if self.origin.patch is None else f" {self.origin.patch}"
-            blame = f"patch{number} of {self.origin.step}"
+            blame = f"rewrite{number}, by {self.origin.step}"
         return (
             f"tensor {self.tensor!r} ({self.op_type} {self.node!r}) is the first over "
             f"{self.tolerance:.3g}: relative L2 error {self.error:.3g}; {blame}"

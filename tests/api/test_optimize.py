@@ -251,7 +251,7 @@ def test_a_wrong_pass_is_found_named_and_left_out(saturate, padded, calibration,
         benchmark=False,
     ).report
     (line,) = report.rolled_back
-    assert line.startswith("saturate: patch 4 (node_relu ends at 0.01) changed the outputs: ")
+    assert line.startswith("saturate: rewrite 4 (node_relu ends at 0.01) changed the outputs: ")
     assert {a.step for a in report.applied} == {"remove-identities", "share-initializers"}
     assert {r.step for r in report.refused if r.refusal.code == "rolled-back"} == {"saturate"}
     assert so.validate(padded, out, data=calibration).passed

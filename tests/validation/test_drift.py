@@ -41,7 +41,7 @@ def test_names_the_first_tensor_and_the_patch_that_made_it(build, samples, memor
     assert found.error == pytest.approx(0.1, rel=1e-4)
     assert found.origin == Origin("harmful", 2, ("c", "q"))
     assert found.agreeing == 2
-    assert "patch 2 of harmful" in str(found)
+    assert "rewrite 2, by harmful" in str(found)
     assert "tensor 'c'" in str(found)
 
 
@@ -71,7 +71,7 @@ def test_no_patch_no_blame(build, samples):
     found = drift(build(ORIGINAL), build("y = Neg(x)"), samples, tolerance=1e-5)
     assert found.tensor == "y"
     assert found.origin is None
-    assert "no patch above it" in str(found)
+    assert "no rewrite above it" in str(found)
 
 
 def test_follows_new_names(build, samples):
