@@ -89,7 +89,8 @@ def bisect(
         by, or makes some up where there are none.
     max_error
         Largest relative L2 error per output. None takes the budget of the recorded run, and
-        rounding where it made no lossy rewrites.
+        rounding where it made no lossy rewrites; a run with a share to keep or a metric alone has
+        none.
     seed
         Of made-up inputs to compare on.
     threads, libraries
@@ -107,8 +108,8 @@ def bisect(
     Raises
     ------
     UsageError
-        When `optimized` carries no record, the calibration data is missing, or the record does
-        not lead from `source` to `optimized`.
+        When `optimized` carries no record, the calibration data or a limit on the error is
+        missing, or the record does not lead from `source` to `optimized`.
     DataError
         When the calibration data is not that of the recorded run.
     ModelError

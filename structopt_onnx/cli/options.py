@@ -146,7 +146,8 @@ Recorded = Annotated[
     typer.Option(
         "--max-error",
         metavar="E",
-        help="Largest relative L2 error allowed per output; by default that of the run on record.",
+        help="Largest relative L2 error allowed per output; by default that of the run on record, "
+        "which has none where it had --keep or --metric alone: give one then.",
     ),
 ]
 Minimized = Annotated[
