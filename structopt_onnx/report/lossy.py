@@ -98,11 +98,16 @@ def offers_section(plan: PlanReport) -> RenderableType:
 
 
 def offers_title(plan: PlanReport) -> str:
-    """Say how many sites there are, and under what condition they would be changed."""
+    """Say how many sites have something on offer, and when they would be changed."""
     if not plan.sites:
         return "Lossy sites: none"
     allowed = f"for {budgets_text(plan)}" if budgets_text(plan) else "if --max-error allows"
-    return f"Lossy sites: {len(plan.sites)}, {allowed}"
+    return f"Lossy sites: {sites_on_offer(plan)} of {len(plan.sites)} on offer, {allowed}"
+
+
+def sites_on_offer(plan: PlanReport) -> int:
+    """Count the sites where an option lowers the cost."""
+    return sum(bool(site.options) for site in plan.sites)
 
 
 def offer_grid(plan: PlanReport) -> Grid:

@@ -8,6 +8,7 @@ from structopt_onnx.report.budgets import budget_lines
 from structopt_onnx.report.caveats import is_lossy
 from structopt_onnx.report.checks import speed_summary
 from structopt_onnx.report.figures import change, count, error, plural
+from structopt_onnx.report.lossy import sites_on_offer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -78,7 +79,7 @@ def _unchanged(before: int, after: int) -> str:
 
 def _explanation(report: Report) -> str:
     exact = plural(len(report.applied), "exact rewrite") if report.applied else "no exact rewrite"
-    sites = 0 if report.plan is None else sum(bool(site.options) for site in report.plan.sites)
+    sites = 0 if report.plan is None else sites_on_offer(report.plan)
     lossy = f"; {plural(sites, 'lossy site')} on offer, not probed" if sites else ""
     return f"nothing was written; {exact} would apply{lossy}"
 

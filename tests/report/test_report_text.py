@@ -224,7 +224,7 @@ def test_an_explanation_claims_nothing_that_was_not_done(make):
 
 
 def test_an_explanation_lists_what_each_site_offers(make):
-    lines = section_of(explanation(make), "Lossy sites: 2, if --max-error allows")
+    lines = section_of(explanation(make), "Lossy sites: 1 of 2 on offer, if --max-error allows")
     assert " ".join(lines[2].split()) == (
         "fc 2: rank 8 ... rank 16 4,096 -> 512 ... 1,024 0.00354 ... 0.0025 by output covariance"
     )
@@ -236,7 +236,7 @@ def test_an_explanation_for_a_budget_names_it_and_what_is_on_offer(make):
     report = replace(report, plan=replace(report.plan, budget=0.05))
     text = render_text(report)
     assert "nothing was written; no exact rewrite would apply; 1 lossy site on offer" in text
-    assert "\nLossy sites: 2, for error budget 0.05\n" in text
+    assert "\nLossy sites: 1 of 2 on offer, for error budget 0.05\n" in text
     assert "if --max-error allows" not in text
 
 
