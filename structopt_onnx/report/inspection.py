@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from rich.console import Group
 
-from structopt_onnx.report.figures import count, name
+from structopt_onnx.report.figures import count, name, plural
 from structopt_onnx.report.layout import bullets, line, section, table
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def _parts(found: _Inspection, made_up: bool) -> Iterator[RenderableType]:
     cost = found.cost
     yield line(
         f"{found.source}: {count(found.file_bytes)} bytes, {count(cost.parameters)} parameters, "
-        f"{count(cost.macs)} MACs, {count(cost.nodes)} nodes",
+        f"{count(cost.macs)} MACs, {plural(cost.nodes, 'node')}",
         "bold",
     )
     opsets = ", ".join(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import MISSING, Field, fields
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from structopt_onnx.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from structopt_onnx.rewriting.passes import Step
 
@@ -101,7 +102,7 @@ def parse_pipeline(
 def _step(reader: _Reader, catalogue: Mapping[str, type[Step]], shared: Mapping[str, str]) -> Step:
     name, start = reader.take(_NAME, "the name of a pass")
     if name not in catalogue:
-        raise reader.fail(f"no pass '{name}'; there are: {', '.join(catalogue)}", start)
+        raise reader.fail(f"no pass '{name}'; {_meant(name, catalogue, 'there are')}", start)
     step = catalogue[name]
     known = {option.name: option for option in fields(step)}
     options = _options(reader, step, known) if reader.accept("{") else {}
@@ -120,8 +121,8 @@ def _options(reader: _Reader, step: type[Step], known: Mapping[str, Field[Any]])
     while True:
         key, at = reader.take(_OPTION, "the name of an option")
         if key not in known:
-            listed = ", ".join(known) or "none"
-            raise reader.fail(f"'{step.name}' has no option '{key}'; it has: {listed}", at)
+            hint = _meant(key, known, "it has")
+            raise reader.fail(f"'{step.name}' has no option '{key}'; {hint}", at)
         if key in options:
             raise reader.fail(f"option '{key}' is given twice", at)
         if not reader.accept("="):
@@ -131,6 +132,13 @@ def _options(reader: _Reader, step: type[Step], known: Mapping[str, Field[Any]])
             return options
         if not reader.accept(","):
             raise reader.fail("expected ',' or '}'")
+
+
+def _meant(name: str, known: Iterable[str], lead: str) -> str:
+    """Say which name is likely meant, and all of them only where none is near."""
+    names = list(known)
+    close = get_close_matches(name, names, 1)
+    return f"did you mean '{close[0]}'?" if close else f"{lead}: {', '.join(names) or 'none'}"
 
 
 def _value(reader: _Reader, field: Field[Any]) -> bool | float | str:

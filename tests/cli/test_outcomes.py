@@ -46,6 +46,11 @@ def test_inspect_cuts_long_lists_and_says_so(run, calls):
     assert "note:" not in run("inspect", "in.onnx", "--data", "x.npz").out
 
 
+def test_inspect_counts_a_single_node_as_one(run, calls, inspection):
+    calls.answer("inspect", replace(inspection, cost=replace(inspection.cost, nodes=1)))
+    assert run("inspect", "in.onnx").out.partition("\n")[0].endswith(", 1 node")
+
+
 def test_inspect_does_not_warn_of_sizes_that_are_fixed_or_were_not_run(run, calls, inspection):
     fixed = replace(inspection, inputs=(("x", "tensor(float)", "[1, 64]"),))
     calls.answer("inspect", fixed)
