@@ -163,6 +163,13 @@ def test_a_budget_with_a_loader(tmp_path):
     assert report.after.cost.parameters < 0.3 * report.before.cost.parameters
 
 
+@pytest.mark.parametrize("dynamo", [True, False])
+def test_the_report_names_the_module(dynamo):
+    report = so.export(torch.nn.Linear(8, 3), (torch.randn(1, 8),), dynamo=dynamo, **QUICK).report
+    assert report.source == "Linear"
+    assert str(report).startswith("Linear: ")
+
+
 def test_what_torch_can_not_export_is_one_error():
     class Odd(torch.nn.Module):
         def forward(self, x):

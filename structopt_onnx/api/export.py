@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 from structopt_onnx.api.optimize import optimize
 from structopt_onnx.api.progress import logged
 from structopt_onnx.errors import ModelError, UsageError
+from structopt_onnx.model.loading import SOURCE, load
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
+    import onnx_ir as ir
+
     from structopt_onnx.api.result import Result
-    from structopt_onnx.model.loading import Source
 
 
 def export(
@@ -95,7 +97,7 @@ def _exported(
     settings: dict[str, Any],
     *,
     dynamo: bool,
-) -> Source:
+) -> ir.Model:
     import torch  # noqa: PLC0415 - takes seconds, and is no dependency
 
     layers = list(module.modules()) if isinstance(module, torch.nn.Module) else []
@@ -119,5 +121,6 @@ def _exported(
     finally:
         for layer, mode in zip(layers, modes, strict=True):
             layer.training = mode
-    source: Source = made.model if dynamo else held.getvalue()
+    source: ir.Model = made.model if dynamo else load(held.getvalue())
+    source.meta[SOURCE] = type(module).__name__  # what messages and the report call it
     return source
