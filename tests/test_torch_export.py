@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import textwrap
 import warnings
 
@@ -188,6 +190,42 @@ def test_without_torch_the_extra_is_named(monkeypatch):
     monkeypatch.setattr("structopt_onnx.api.export.find_spec", lambda _: None)
     with pytest.raises(so.UsageError, match=r"pip install 'structopt-onnx\[export\]'"):
         so.export(None, ())
+
+
+def test_the_command_silences_two_lines_of_torch_s_and_no_other(tmp_path):
+    (tmp_path / "noisy.py").write_text(
+        textwrap.dedent(
+            """
+            import logging
+            import warnings
+
+            import torch
+
+            def pair():
+                log = logging.getLogger("torch.onnx._internal.exporter._registration")
+                log.warning("torchvision is not installed. Skipping %s", "torchvision::nms")
+                log.warning("another line")
+                warnings.warn(
+                    "`isinstance(treespec, LeafSpec)` is deprecated, use ...", FutureWarning
+                )
+                warnings.warn("mine is deprecated", FutureWarning)
+                return torch.nn.Linear(8, 3), (torch.randn(1, 8),)
+            """
+        )
+    )
+    words = ["export", "noisy.py:pair", "out.onnx", "--no-benchmark", "--quiet"]
+    done = subprocess.run(
+        [sys.executable, "-m", "structopt_onnx", *words],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "another line" in done.stderr
+    assert "FutureWarning: mine is deprecated" in done.stderr
+    assert "torchvision" not in done.stderr
+    assert "LeafSpec" not in done.stderr
 
 
 def test_the_command_calls_a_factory(tmp_path, monkeypatch, capsys):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,6 +17,9 @@ from structopt_onnx.cli.files import refuse_dash
 from structopt_onnx.cli.terminal import Terminal
 from structopt_onnx.errors import UsageError
 from structopt_onnx.report.text import render
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _EPILOG = """\b
 The factory takes nothing and returns (module, args), or a dict of what structopt_onnx.export
@@ -58,7 +64,7 @@ def export(
     """
     terminal = Terminal(json, quiet)
     refuse_dash(output)
-    with importable(Path.cwd()):
+    with importable(Path.cwd()), _less_noise():
         given = _given(factory, load_function(factory, "return a module and its example inputs"))
         if calibration is not None:
             given["calibration"] = calibration
@@ -77,6 +83,25 @@ def export(
         with terminal.progress("exporting") as say:
             result = structopt_onnx.export(**chosen, output=output, progress=say)
     terminal.tell(result.report, lambda: render(result.report))
+
+
+@contextmanager
+def _less_noise() -> Iterator[None]:
+    """Silence what torch's exporter says every time, and nobody who exports can mend."""
+    registry = logging.getLogger("torch.onnx._internal.exporter._registration")
+
+    def wanted(record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith("torchvision is not installed")
+
+    registry.addFilter(wanted)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings(
+                "ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning
+            )
+            yield
+    finally:
+        registry.removeFilter(wanted)
 
 
 def _given(name: str, factory: Any) -> dict[str, Any]:  # noqa: ANN401 - the user's function
