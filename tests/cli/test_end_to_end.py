@@ -102,7 +102,7 @@ def test_validate_passes_within_the_budget_and_fails_without_it(optimized, run):
     failed = run("validate", CNN, path, "--data", TEST)
     assert failed.code == 1
     assert ": FAILED on 360 samples" in unwrapped(failed.out)
-    assert " of factor-" in unwrapped(failed.out)
+    assert ", by factor-" in unwrapped(failed.out)
     verdict = json.loads(run("validate", CNN, path, "--data", TEST, "--no-drift", "--json").out)
     assert verdict["passed"] is False
     assert verdict["drift"] is None
