@@ -19,6 +19,14 @@ MODELS = Path(__file__).parents[2] / "models"
 WORDS = ["--calibration", str(MODELS / "digits_cnn_calibration.npz"), "--max-error", "0.05"]
 
 
+@pytest.fixture(autouse=True)
+def _not_under_nohup():
+    """What nohup starts ignores a hang-up, and so does all that it starts."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.parametrize(
     ("number", "code", "said"),
     [(signal.SIGTERM, 143, b"terminated\n"), (signal.SIGHUP, 129, b"hung up\n")],
