@@ -141,8 +141,8 @@ def test_weights_that_hold_few_values_keep_them():
 def test_what_is_worse_on_the_final_part_is_not_kept(monkeypatch):
     real = recovering._tuned
 
-    def spoiled(*arguments):
-        tuned = real(*arguments)
+    def spoiled(*arguments, **more):
+        tuned = real(*arguments, **more)
         return replace(tuned, weights={n: 3 * w for n, w in tuned.weights.items()})
 
     monkeypatch.setattr(recovering, "_tuned", spoiled)
