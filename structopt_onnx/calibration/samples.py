@@ -119,17 +119,16 @@ class Samples(Sequence[Feeds]):
         Padding that is cut off is what all of a feed have.
         """
         held: list[Feeds] = []
+        joins = False
         for index in self._indices:
             part, row = self._locate(int(index))
             feeds = part.feed(row)
-            fits = part.joinable and len(held) < size and _alike(feeds, held)
+            fits = joins and part.joinable and len(held) < size and _alike(feeds, held[0])
             if held and not fits:
                 yield self._shown(_joined(held)), len(held)
                 held = []
             held.append(feeds)
-            if not part.joinable:
-                yield self._shown(feeds), 1
-                held = []
+            joins = part.joinable
         if held:
             yield self._shown(_joined(held)), len(held)
 
@@ -255,12 +254,10 @@ def _sources(batches: Sequence[Batch], parts: Sequence[Part]) -> Array | None:
     return np.concatenate(names)
 
 
-def _alike(feeds: Feeds, held: Sequence[Feeds]) -> bool:
-    """Whether a row can be joined to others."""
-    return all(
-        feeds.keys() == other.keys()
-        and all(array.shape[1:] == other[name].shape[1:] for name, array in feeds.items())
-        for other in held[:1]
+def _alike(feeds: Feeds, other: Feeds) -> bool:
+    """Whether a row can be joined to another."""
+    return feeds.keys() == other.keys() and all(
+        array.shape[1:] == other[name].shape[1:] for name, array in feeds.items()
     )
 
 
