@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from structopt_onnx.api.inputs import open_source, samples_for, without_padding
+from structopt_onnx.api.inputs import open_source, samples_for
 from structopt_onnx.linalg.workers import Workers
 from structopt_onnx.model.encoding import serialized_size
 from structopt_onnx.model.exactness import Exactness
@@ -261,8 +261,8 @@ def prepare(
             threads=options.threads,
             libraries=libraries,
             count=_JUDGED_BY_SYNTHETIC if options.allow_synthetic else _SYNTHETIC,
+            unpad=True,
         )
-        samples = without_padding(opened, samples, threads=options.threads, libraries=libraries)
         shapes = observed_shapes(opened.model, samples[0], libraries=libraries)
     target = TARGETS[options.target]
     return Bench(

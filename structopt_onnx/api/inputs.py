@@ -64,8 +64,11 @@ def samples_for(
     threads: int,
     libraries: Sequence[Path],
     count: int = 8,
+    unpad: bool = False,
 ) -> Samples:
     """Read the user's inputs for a model, or make `count` up.
+
+    With `unpad` the parts to fit on and to probe with come without what the model does not look at.
 
     Raises
     ------
@@ -79,22 +82,9 @@ def samples_for(
         return synthetic_samples(
             opened.model, session.inputs, count=count, seed=seed, run=session.run
         )
-    return load_samples(data, session.inputs, optional=session.overridable)
-
-
-def without_padding(
-    opened: Opened, samples: Samples, *, threads: int, libraries: Sequence[Path]
-) -> Samples:
-    """Return samples of which the parts to fit on and to probe with come without padding.
-
-    Raises
-    ------
-    ModelError
-        When the model can't be opened.
-    """
-    if samples.synthetic:
+    samples = load_samples(data, session.inputs, optional=session.overridable)
+    if not unpad:
         return samples
-    session = Session(opened.stored, threads=threads, libraries=libraries)
     return samples.padded_by(padding_of(samples, session.inputs, session.run))
 
 

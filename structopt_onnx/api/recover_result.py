@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from structopt_onnx.api.bench import Clock
 from structopt_onnx.api.deliver import Candidate, deliver
 from structopt_onnx.api.exact import run_exact
-from structopt_onnx.api.inputs import Opened, samples_for, without_padding
+from structopt_onnx.api.inputs import Opened, samples_for
 from structopt_onnx.api.lossy import LossyStage
 from structopt_onnx.api.progress import logged
 from structopt_onnx.api.recover import recovered, require_torch
@@ -70,9 +70,7 @@ def recover(
             seed=options.seed,
             threads=options.threads,
             libraries=options.libraries,
-        )
-        samples = without_padding(
-            opened, samples, threads=options.threads, libraries=options.libraries
+            unpad=True,
         )
         bench = replace(bench, samples=samples)
     manager = bench.manager()

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from structopt_onnx.api.inputs import open_source, samples_for, without_padding
+from structopt_onnx.api.inputs import open_source, samples_for
 from structopt_onnx.calibration.padding import Padding
 
 MASKED = """<ir_version: 8, opset_import: ["" : 17]>
@@ -82,8 +82,7 @@ def samples_of(text, lengths, width=8, spare=0):
 
 def read(model, data):
     opened = open_source(model)
-    samples = samples_for(opened, data, seed=0, threads=1, libraries=())
-    return without_padding(opened, samples, threads=1, libraries=())
+    return samples_for(opened, data, seed=0, threads=1, libraries=(), unpad=True)
 
 
 def shapes(samples):
