@@ -7,22 +7,20 @@ would count in the statistics of every layer as much as the rest, and take its t
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from structopt_onnx.errors import StructoptError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from structopt_onnx.calibration.layout import Array, Feeds
     from structopt_onnx.runtime.session import TensorInfo
 
 # Samples that are run with and without it, beside the one that is shortest without.
 _LOOKS = 8
-# Relative L2 difference of an output that other shapes of the same sums make.
-_SAME = 1e-4
 # One position at the end that differs from the one before is none.
 _SHORTEST = 2
 
@@ -57,7 +55,7 @@ class Padding:
 
 
 def padding_of(
-    samples: Sequence[Feeds], inputs: Sequence[TensorInfo], run: Callable[[Feeds], dict[str, Any]]
+    samples: Sequence[Feeds], inputs: Sequence[TensorInfo], same: Callable[[Feeds, Feeds], bool]
 ) -> Padding:
     """Return what may be cut off samples of a model; nothing where its outputs tell a difference.
 
@@ -67,8 +65,8 @@ def padding_of(
         Inputs of single runs.
     inputs
         The model's inputs: an axis that may be of any length has a name there.
-    run
-        Runs the model.
+    same
+        Whether the model makes the same of two inputs; it may raise where it can't run.
     """
     padding = Padding(_named(inputs))
     if not padding.axes:
@@ -82,7 +80,7 @@ def padding_of(
     looked = {min(sizes, key=sizes.__getitem__), *list(sizes)[:: -(-len(sizes) // _LOOKS)]}
     try:
         for index in sorted(looked):
-            if not _same(run(samples[index]), run(padding.cut(samples[index]))):
+            if not same(samples[index], padding.cut(samples[index])):
                 return Padding()
     except StructoptError:  # it runs at some lengths only
         return Padding()
@@ -105,20 +103,3 @@ def _run(array: Array, axis: int) -> int:
     flat = np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1)
     differs = np.flatnonzero((flat != flat[-1:]).any(axis=1))
     return int(differs[-1]) + 1 if differs.size else 0
-
-
-def _same(whole: Mapping[str, Any], cut: Mapping[str, Any]) -> bool:
-    return all(_alike(value, cut[name]) for name, value in whole.items())
-
-
-def _alike(a: object, b: object) -> bool:
-    if not isinstance(a, np.ndarray) or not isinstance(b, np.ndarray) or a.shape != b.shape:
-        return False
-    if a.dtype.kind != "f":
-        return bool(np.array_equal(a, b))
-    x, y = a.astype(np.float64), b.astype(np.float64)
-    finite = np.isfinite(x) & np.isfinite(y)
-    if not np.array_equal(x[~finite], y[~finite], equal_nan=True):
-        return False
-    away, size = np.linalg.norm(y[finite] - x[finite]), np.linalg.norm(x[finite])
-    return bool(away <= _SAME * size)
